@@ -1,0 +1,322 @@
+//! How does an event change state? The only place that does; it computes nothing that `handle` decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{Confirmation, Event, Outcome, Record};
+use crate::health::Health;
+use crate::id::{CheckId, ServiceId};
+use crate::incident::{ClosedIncident, Incident};
+use crate::outbox::Owed;
+use crate::pipeline::plan::Purpose;
+use crate::pipeline::run::{Phase, Run};
+use crate::spec::Spec;
+use crate::state::{CLOSED_MAX, CheckState, ServiceState, State};
+use crate::time::Now;
+
+/// An event that cannot have happened in this state: the journal is corrupt, or a newer lidless wrote it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IllegalEvent {
+    /// The record and its event, as debug text.
+    pub record: String,
+    /// The last record applied before it.
+    pub after: u64,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl std::fmt::Display for IllegalEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "illegal event after seq {}: {}: {}", self.after, self.why, self.record)
+    }
+}
+
+impl std::error::Error for IllegalEvent {}
+
+/// Whether two starts were in one boot of the machine: what they wrote is equal but for the clock's offset at the end.
+pub(crate) fn same_boot(one: &str, other: &str) -> bool {
+    let boot_id = |text| match str::rsplit_once(text, ['+', '-']) {
+        Some((id, offset)) if offset.bytes().all(|byte| byte.is_ascii_digit()) => id,
+        Some(_) | None => text,
+    };
+    boot_id(one) == boot_id(other)
+}
+
+impl State {
+    /// Applies one record. On `Err` the state must not be used any more.
+    pub fn apply(&mut self, record: &Record) -> Result<(), IllegalEvent> {
+        let illegal =
+            |state: &State, why| IllegalEvent { record: format!("{record:?}"), after: state.seq.0, why };
+        if record.seq != self.seq.next() {
+            return Err(illegal(self, "the sequence number is not the next one"));
+        }
+        self.apply_event(record).map_err(|why| illegal(self, why))?;
+        self.seq = record.seq;
+        self.at = record.at;
+        Ok(())
+    }
+
+    fn apply_event(&mut self, record: &Record) -> Result<(), &'static str> {
+        let at = record.at;
+        match &record.event {
+            Event::Started { boot, .. } => {
+                self.forget_what_was_passing(at, !same_boot(&self.boot, boot));
+                self.boot.clone_from(boot);
+                self.started = at;
+                self.running = true;
+            }
+            Event::Stopped { .. } => self.running = false,
+            Event::Marked => {}
+            Event::ConfigApplied { spec, services, checks } => self.configure(at, spec, services, checks)?,
+            Event::HealthChanged { check, to, .. } => {
+                let state = self.checks.get_mut(check.index()).ok_or("no such check")?;
+                if !to.is_down() && !matches!(to, Health::Suspect { .. }) {
+                    state.first_sign = Duration::ZERO;
+                } else if state.first_sign.is_zero() {
+                    state.first_sign = at.monotonic;
+                }
+                state.health = *to;
+                state.since = at;
+            }
+            Event::IncidentOpened { incident, service, check, first_sign, failure } => {
+                let state = self.services.get_mut(service.index()).ok_or("no such service")?;
+                if state.incident.is_some() {
+                    return Err("the service has an open incident");
+                }
+                state.incident = Some(*incident);
+                let opened = Incident {
+                    id: *incident,
+                    service: *service,
+                    opened: at,
+                    first_sign: *first_sign,
+                    checks: vec![*check],
+                    failure: failure.clone(),
+                    exit_code: failure.exit_code,
+                    held: None,
+                    heals: 0,
+                    told: false,
+                };
+                self.incidents.insert(*incident, opened);
+                self.next_incident = self.next_incident.max(incident.0 + 1);
+            }
+            Event::IncidentMerged { incident, check, failure } => {
+                let incident = self.incidents.get_mut(incident).ok_or("no such incident")?;
+                if !incident.checks.contains(check) {
+                    incident.checks.push(*check);
+                }
+                incident.exit_code = failure.exit_code.or(incident.exit_code);
+            }
+            Event::IncidentClosed { incident, healed_by, .. } => {
+                let incident = self.incidents.remove(incident).ok_or("no such incident")?;
+                let service = &mut self.services[incident.service.index()];
+                service.incident = None;
+                service.given_up = None;
+                if self.closed.len() == CLOSED_MAX {
+                    self.closed.pop_front();
+                }
+                self.closed.push_back(ClosedIncident { incident, closed: at, healed_by: *healed_by });
+            }
+            Event::HealHeld { incident, because } => {
+                self.incidents.get_mut(incident).ok_or("no such incident")?.held = Some(because.clone());
+            }
+            Event::BackedOff { incident, until } => {
+                let service = self.incidents.get(incident).ok_or("no such incident")?.service;
+                self.services[service.index()].not_before = *until;
+            }
+            Event::GaveUp { incident, retry_at, .. } => {
+                let service = self.incidents.get(incident).ok_or("no such incident")?.service;
+                self.services[service.index()].given_up = Some(*retry_at);
+            }
+            Event::RunCreated { run, purpose, steps } => {
+                if let Some(service) = purpose.service() {
+                    self.begin_act(service, purpose, at.monotonic, *run)?;
+                }
+                let created = Run {
+                    id: *run,
+                    purpose: purpose.clone(),
+                    steps: steps.clone(),
+                    created: at,
+                    at: 0,
+                    attempt: 0,
+                    phase: Phase::Ready,
+                };
+                self.runs.insert(*run, created);
+                self.next_run = self.next_run.max(run.0 + 1);
+            }
+            Event::StepOutcome { run, outcome, .. } => {
+                let run = self.runs.get_mut(run).ok_or("no such run")?;
+                run.apply(at, &record.event)?;
+                let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
+                self.account(&purpose, created, outcome);
+            }
+            Event::StepConfirmed { run, answer, .. } => {
+                let run = self.runs.get_mut(run).ok_or("no such run")?;
+                run.apply(at, &record.event)?;
+                let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
+                self.account_confirmed(&purpose, created, answer);
+            }
+            Event::StepIntent { run, .. }
+            | Event::StepRetry { run, .. }
+            | Event::StepLeftToVerify { run, .. }
+            | Event::StepHeld { run, .. } => {
+                self.runs.get_mut(run).ok_or("no such run")?.apply(at, &record.event)?;
+            }
+            Event::RunFinished { run, .. } => {
+                let run = self.runs.remove(run).ok_or("no such run")?;
+                if let Some(service) = run.purpose.service() {
+                    self.services[service.index()].run = None;
+                }
+            }
+            Event::NoticeOwed { notice, what } => {
+                let owed = Owed { what: what.clone(), since: at, failures: 0, retry_at: at.monotonic };
+                if let Some(incident) = what.incident().and_then(|id| self.incidents.get_mut(&id)) {
+                    incident.told = true;
+                }
+                self.outbox.insert(*notice, owed);
+                self.next_notice = self.next_notice.max(notice.0 + 1);
+            }
+            Event::NoticeDelivered { notice } => {
+                self.outbox.remove(notice).ok_or("no such notice")?;
+            }
+            Event::NoticeFailed { notice, retry_at, .. } => {
+                let owed = self.outbox.get_mut(notice).ok_or("no such notice")?;
+                owed.failures += 1;
+                owed.retry_at = *retry_at;
+            }
+            Event::Intervention { .. } => {}
+            Event::StoreDegraded { reason } => self.degraded = Some(reason.clone()),
+            Event::StoreRecovered => self.degraded = None,
+        }
+        Ok(())
+    }
+
+    /// A heal counts in both budgets from the moment it is decided.
+    fn begin_act(
+        &mut self,
+        id: ServiceId,
+        purpose: &Purpose,
+        now: Duration,
+        run: crate::id::RunId,
+    ) -> Result<(), &'static str> {
+        let per = self.service_spec(id).and_then(|spec| spec.heal.as_ref()).map(|heal| heal.budget.per);
+        let host_per = self.spec.host_budget.map(|budget| budget.per);
+        let service = self.services.get_mut(id.index()).ok_or("no such service")?;
+        if service.run.is_some() {
+            return Err("a run acts on the service already");
+        }
+        service.run = Some(run);
+        match purpose {
+            Purpose::Heal { incident, .. } => {
+                let incident = self.incidents.get_mut(incident).ok_or("no such incident")?;
+                incident.heals += 1;
+                incident.held = None;
+            }
+            Purpose::Manual { .. } => {}
+            Purpose::BringUp { .. } | Purpose::Pipeline { .. } => return Ok(()),
+        }
+        if let Some(per) = per {
+            service.heals.push(now, per);
+        }
+        if let Some(per) = host_per {
+            self.host_heals.push(now, per);
+        }
+        Ok(())
+    }
+
+    /// An act that could not be tried is taken back from the budgets.
+    fn account(&mut self, purpose: &Purpose, created: Duration, outcome: &Outcome) {
+        let Some(service) = purpose.service().map(|id| &mut self.services[id.index()]) else { return };
+        match outcome {
+            Outcome::Unavailable { .. } => {
+                service.unavailable += 1;
+                match purpose {
+                    Purpose::Heal { .. } | Purpose::Manual { .. } => {
+                        service.heals.take_back(created);
+                        self.host_heals.take_back(created);
+                    }
+                    Purpose::BringUp { .. } | Purpose::Pipeline { .. } => {}
+                }
+            }
+            Outcome::Applied { .. } | Outcome::Found { .. } => service.unavailable = 0,
+            Outcome::NotApplied { .. } | Outcome::Unknown { .. } => {}
+        }
+    }
+
+    /// A heal that proved to have had no effect is taken back like one that could not be tried; it is decided anew.
+    fn account_confirmed(&mut self, purpose: &Purpose, created: Duration, answer: &Confirmation) {
+        let Some(service) = purpose.service().map(|id| &mut self.services[id.index()]) else { return };
+        match (answer, purpose) {
+            (Confirmation::Applied { .. }, _) => service.unavailable = 0,
+            (Confirmation::NotApplied { .. }, Purpose::Heal { .. }) => {
+                service.unavailable += 1;
+                service.heals.take_back(created);
+                self.host_heals.take_back(created);
+            }
+            (
+                Confirmation::NotApplied { .. },
+                Purpose::BringUp { .. } | Purpose::Manual { .. } | Purpose::Pipeline { .. },
+            )
+            | (Confirmation::StillUnknown { .. }, _) => {}
+        }
+    }
+
+    /// A row of failures does not go on over a time in which nobody asked; nor do waits over a boot of the machine, which
+    /// is a restart of everything.
+    fn forget_what_was_passing(&mut self, at: Now, new_boot: bool) {
+        for check in &mut self.checks {
+            if matches!(check.health, Health::Suspect { .. }) {
+                (check.health, check.since, check.first_sign) = (Health::Unknown, at, Duration::ZERO);
+            }
+        }
+        if new_boot {
+            for service in &mut self.services {
+                (service.given_up, service.not_before) = (None, Duration::ZERO);
+            }
+        }
+    }
+
+    fn configure(
+        &mut self,
+        at: Now,
+        spec: &Arc<Spec>,
+        ids: &[ServiceId],
+        check_ids: &[Vec<CheckId>],
+    ) -> Result<(), &'static str> {
+        if ids.len() != spec.services.len() || check_ids.len() != ids.len() {
+            return Err("a configuration with fewer ids than services");
+        }
+        for service in &mut self.services {
+            service.index = None;
+            service.checks.clear();
+        }
+        let asked: Vec<bool> = self.checks.iter_mut().map(|check| check.index.take().is_some()).collect();
+        for (index, ((service, id), checks)) in spec.services.iter().zip(ids).zip(check_ids).enumerate() {
+            if id.index() >= self.services.len() {
+                self.services.resize_with(id.index() + 1, ServiceState::default);
+            }
+            let state = &mut self.services[id.index()];
+            state.name.clone_from(&service.name);
+            state.index = Some(u32::try_from(index).map_err(|_| "too many services")?);
+            state.checks.clone_from(checks);
+            if checks.len() != service.checks.len() {
+                return Err("a service with fewer ids than checks");
+            }
+            for (index, (check, check_id)) in service.checks.iter().zip(checks).enumerate() {
+                if check_id.index() >= self.checks.len() {
+                    self.checks.resize_with(check_id.index() + 1, CheckState::default);
+                }
+                let state = &mut self.checks[check_id.index()];
+                state.service = *id;
+                state.name.clone_from(&check.name);
+                state.index = Some(u32::try_from(index).map_err(|_| "too many checks")?);
+                if !asked.get(check_id.index()).copied().unwrap_or_default() {
+                    // One that comes back was not asked meanwhile: what it said before it left is not known any more,
+                    // and a `Down` without an incident would never open one.
+                    (state.health, state.since, state.first_sign) = (Health::Unknown, at, Duration::ZERO);
+                }
+            }
+        }
+        self.spec = Arc::clone(spec);
+        Ok(())
+    }
+}

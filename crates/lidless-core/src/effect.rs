@@ -1,0 +1,197 @@
+//! What goes in and out of the engine? Inputs, and the effects that it asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::check::CheckOutcome;
+use crate::event::{Confirmation, Outcome, Record};
+use crate::id::{CheckId, NoticeId, RunId, ServiceId};
+use crate::pipeline::plan::StepCall;
+use crate::spec::Spec;
+use crate::time::Now;
+
+/// What the world, a person or time has to say.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// lidless has recovered its state and begins to watch. First input after a recovery.
+    Started {
+        /// Identifies the boot of the machine.
+        boot: String,
+        /// The version of lidless.
+        version: String,
+    },
+    /// A configuration was read and validated.
+    ConfigLoaded(Arc<Spec>),
+    /// A probe ended.
+    Probed {
+        /// Which check.
+        check: CheckId,
+        /// When the probe began, in engine time: an answer older than an act says nothing about the act.
+        began: Duration,
+        /// What it found.
+        outcome: CheckOutcome,
+    },
+    /// An effect `Perform` ended.
+    Performed {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// An effect `Confirm` ended.
+    Confirmed {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// What the world said.
+        answer: Confirmation,
+    },
+    /// An effect `Deliver` ended.
+    Delivered {
+        /// Which message.
+        notice: NoticeId,
+        /// Whether it was taken; if not, why.
+        result: Result<(), String>,
+    },
+    /// A person or a schedule asks for something.
+    Command(Command),
+    /// The journal cannot be written.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The journal can be written again.
+    StoreMended,
+    /// Time went by: `Engine::next_wake` has come.
+    Tick,
+    /// lidless is asked to end.
+    Stopping {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a person can ask of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Restart a service now: a manual intervention.
+    Restart {
+        /// Which one.
+        service: ServiceId,
+        /// Who asks.
+        by: String,
+        /// Also when the restart budget is spent.
+        force: bool,
+    },
+    /// Run a pipeline now.
+    Run {
+        /// Its name.
+        pipeline: String,
+    },
+}
+
+/// What the engine answers to a `Command`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A run was created for it.
+    Started(RunId),
+    /// It must not be done; nothing was.
+    Refused(Refusal),
+}
+
+/// Why a command is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such service or pipeline.
+    NotFound,
+    /// Nothing in its configuration says how.
+    NoActuator,
+    /// A run of it is under way.
+    Busy(RunId),
+    /// The restart budget is spent.
+    BudgetSpent {
+        /// When there is one again, in engine time.
+        until: Duration,
+    },
+}
+
+/// What the world is asked to do, once the turn's events are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Do a step. Answered by `Input::Performed`.
+    Perform {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// The step's name.
+        name: String,
+        /// What to do. Never `Verify`: that is done by probing.
+        call: StepCall,
+        /// When it ends at the latest, in engine time.
+        deadline: Duration,
+    },
+    /// Ask whether a step took effect. Read-only. Answered by `Input::Confirmed`.
+    Confirm {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// The step's name.
+        name: String,
+        /// What was to be done.
+        call: StepCall,
+        /// When the intent was journalled: what happened before is not of this attempt.
+        intent_at: Now,
+        /// When the asking ends at the latest, in engine time.
+        deadline: Duration,
+    },
+    /// Deliver a message of the outbox. At least once: the id tells copies apart. Answered by `Input::Delivered`.
+    Deliver {
+        /// Which message; its text is in the engine's outbox.
+        notice: NoticeId,
+    },
+    /// Probe all checks of a service, at the time given and no later: health is in question.
+    ProbeAt {
+        /// Which service.
+        service: ServiceId,
+        /// When, in engine time.
+        at: Duration,
+    },
+}
+
+/// What one input led to: events to make durable, then effects to perform. In that order.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// To be appended to the journal before any effect of this turn.
+    pub events: Vec<Record>,
+    /// To be performed once the events are durable.
+    pub effects: Vec<Effect>,
+    /// The answer to a command.
+    pub reply: Option<Reply>,
+}
+
+/// When and how eagerly to probe a check next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbePlan {
+    /// From the start of the last probe to the start of the next one.
+    pub after: Duration,
+    /// The regular interval; `after` is shorter while health is in question.
+    pub every: Duration,
+    /// How many more probes may be started beside one that is slow to answer, so that the confirmation of a hang does not
+    /// cost a second time-out. Zero when nothing is to be confirmed.
+    pub hedges: u32,
+    /// The deadline of one probe.
+    pub timeout: Duration,
+}

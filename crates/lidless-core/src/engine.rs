@@ -1,0 +1,325 @@
+//! Where does everything come together? One input in, one turn out.
+//!
+//! Pure: the same state, time and input give the same turn. Decisions live in `watch`, `policy` and `pipeline`; this file
+//! routes inputs to them and says when to come back.
+
+use std::time::Duration;
+
+use crate::apply::{IllegalEvent, same_boot};
+use crate::check::CheckOutcome;
+use crate::effect::{Command, Effect, Input, ProbePlan, Refusal, Reply, Turn};
+use crate::event::{Confirmation, Event, Notice, Record};
+use crate::health::Health;
+use crate::id::{CheckId, RunId, ServiceId};
+use crate::pipeline::plan::{Purpose, act_and_verify};
+use crate::pipeline::run::Phase;
+use crate::pipeline::{drive, settle};
+use crate::policy::Ended;
+use crate::spec::Action;
+use crate::state::State;
+use crate::time::{Now, whole_micros};
+pub use crate::turning::Observed;
+use crate::turning::{Scratch, Turning};
+use crate::{configure, outbox, policy, watch};
+
+/// Without anything else to record, the journal is marked this often: so exact is "not measured" after a crash.
+pub const MARK_EVERY: Duration = Duration::from_secs(60);
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    state: State,
+    scratch: Scratch,
+    seed: u64,
+    /// `next_wake` as of the last turn that changed anything.
+    wake: Option<Duration>,
+}
+
+impl Engine {
+    /// Returns an engine that knows nothing yet. `seed` only spreads jitter.
+    pub fn new(seed: u64) -> Engine {
+        Engine::restore(seed, State::default())
+    }
+
+    /// Returns an engine that goes on from a snapshot; `apply` the records after it, then `handle(Started)`.
+    pub fn restore(seed: u64, state: State) -> Engine {
+        Engine { state, scratch: Scratch::default(), seed, wake: None }
+    }
+
+    /// Applies a record of the journal: recovery, replay, reports.
+    pub fn apply(&mut self, record: &Record) -> Result<(), IllegalEvent> {
+        self.state.apply(record)
+    }
+
+    /// What is known durably.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What was last seen of a check; lost in a crash.
+    pub fn observed(&self, check: CheckId) -> Option<&Observed> {
+        self.scratch.checks.get(check.index())
+    }
+
+    /// Decides. The turn's events are already applied here; nothing of it may be done before they are durable.
+    pub fn handle(&mut self, now: Now, input: Input) -> Turn {
+        let monotonic = whole_micros(now.monotonic).max(self.state.at.monotonic);
+        let now = Now { monotonic, ..now };
+        let mut t = Turning {
+            state: &mut self.state,
+            scratch: &mut self.scratch,
+            now,
+            seed: self.seed,
+            turn: Turn::default(),
+        };
+        let ticked = matches!(input, Input::Tick);
+        route(&mut t, input);
+        let turn = t.turn;
+        if ticked || !turn.events.is_empty() || !turn.effects.is_empty() {
+            self.wake = self.find_wake();
+        }
+        turn
+    }
+
+    /// When `Input::Tick` is due, in engine time. None while there is nothing to wait for.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.wake
+    }
+
+    /// How to probe a check next.
+    pub fn probe_plan(&self, id: CheckId, now: Duration) -> ProbePlan {
+        let Some(spec) = self.state.check_spec(id) else {
+            return ProbePlan {
+                after: MARK_EVERY,
+                every: MARK_EVERY,
+                hedges: 0,
+                timeout: Duration::from_secs(1),
+            };
+        };
+        let check = &self.state.checks[id.index()];
+        let service = &self.state.services[check.service.index()];
+        let quick = spec.confirm_every.min(spec.every);
+        let wanted = |fails: u32| spec.fail_after.saturating_sub(fails + 1);
+        let (after, hedges) = match (self.state.run_of(check.service).map(|run| &run.phase), check.health) {
+            // Eager at first, then after a quarter of the time waited so far: a slow starter is not hammered.
+            (Some(Phase::Verifying { from, .. }), _) => {
+                let waited = now.saturating_sub(*from) / 4;
+                (waited.max(quick / 10).min(spec.every), 0)
+            }
+            (Some(_), _) => (spec.every, 0),
+            (None, Health::Suspect { fails }) => (quick, wanted(fails)),
+            (None, Health::Recovering { .. }) => (quick, 0),
+            (None, Health::Up | Health::Unknown) => (spec.every, wanted(0)),
+            (None, Health::Down) => {
+                let due = service.not_before.max(service.given_up.unwrap_or_default());
+                let until = if due > now { (due - now).max(quick) } else { spec.every };
+                (until.min(spec.every), 0)
+            }
+        };
+        ProbePlan { after, every: spec.every, hedges, timeout: spec.timeout }
+    }
+
+    fn find_wake(&mut self) -> Option<Duration> {
+        let t = Turning {
+            now: self.state.at,
+            seed: self.seed,
+            turn: Turn::default(),
+            state: &mut self.state,
+            scratch: &mut self.scratch,
+        };
+        let runs = t.state.runs.values().filter_map(|run| settle::wake(&t, run));
+        let owed = t.state.outbox.iter();
+        let owed = owed.map(|(id, owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at));
+        let mark = t.state.running.then(|| t.state.at.monotonic + MARK_EVERY);
+        runs.chain(owed).chain(mark).min()
+    }
+}
+
+fn route(t: &mut Turning<'_>, input: Input) {
+    match input {
+        Input::Probed { check, began, outcome } => probed(t, check, began, outcome),
+        Input::Performed { run, step, attempt, outcome } => {
+            moving(t, run, |t| settle::performed(t, run, step, attempt, outcome));
+        }
+        Input::Confirmed { run, step, attempt, answer } => {
+            moving(t, run, |t| settle::confirmed(t, run, step, attempt, answer));
+        }
+        Input::Delivered { notice, result } => delivered(t, notice, result),
+        Input::Started { boot, version } => started(t, boot, version),
+        Input::ConfigLoaded(spec) => configure::load(t, spec),
+        Input::Command(command) => t.turn.reply = Some(command_given(t, command)),
+        Input::StoreFailed { reason } => {
+            if t.state.degraded.is_none() {
+                t.emit(Event::StoreDegraded { reason: reason.clone() });
+                t.owe(Notice::StoreDegraded { reason });
+            }
+        }
+        Input::StoreMended => {
+            if t.state.degraded.is_some() {
+                t.emit(Event::StoreRecovered);
+                for run in all_runs(t) {
+                    moving(t, run, |t| drive::advance(t, run));
+                }
+            }
+        }
+        Input::Tick => tick(t),
+        Input::Stopping { why } => t.emit(Event::Stopped { why }),
+    }
+}
+
+fn probed(t: &mut Turning<'_>, check: CheckId, began: Duration, outcome: CheckOutcome) {
+    let Some(state) = t.state.checks.get(check.index()) else { return };
+    let service = state.service;
+    let run = t.state.services.get(service.index()).and_then(|service| service.run);
+    let failing = match run {
+        None => {
+            // Any pass may be the last that was missing: a heal that failed may have left all checks up.
+            let passed = matches!(outcome, CheckOutcome::Pass { .. });
+            let failing = watch::probed(t, check, began, outcome);
+            if passed {
+                watch::close_if_recovered(t, service, Some(check), None);
+            }
+            failing
+        }
+        Some(run) => {
+            let mut failing = false;
+            moving(t, run, |t| failing = watch::probed(t, check, began, outcome));
+            if !failing && !t.state.runs.contains_key(&run) {
+                watch::close_if_recovered(t, service, Some(check), Some(run));
+            }
+            failing
+        }
+    };
+    if failing {
+        policy::consider(t, service);
+    }
+}
+
+/// Moves a run, and draws the conclusions if that ended it.
+fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turning<'_>)) {
+    let purpose = t.state.runs.get(&id).map(|run| run.purpose.clone());
+    act(t);
+    let (Some(purpose), false) = (purpose, t.state.runs.contains_key(&id)) else { return };
+    t.scratch.asking.remove(&id);
+    t.scratch.second_looks.remove(&id);
+    let Some(service) = purpose.service() else { return };
+    let mut last: Option<Ended> = None;
+    let mut verdict = None;
+    for record in &t.turn.events {
+        match &record.event {
+            Event::StepOutcome { run, outcome, .. } if *run == id => {
+                last = Some(Ended::Answered(outcome.clone()));
+            }
+            Event::StepConfirmed { run, answer: Confirmation::NotApplied { evidence }, .. }
+                if *run == id && settle::looks_again(&purpose) =>
+            {
+                last = Some(Ended::ProvedUndone { evidence: evidence.clone() });
+            }
+            Event::RunFinished { run, verdict: found } if *run == id => verdict = Some(found.clone()),
+            _ => {}
+        }
+    }
+    if let (Purpose::Heal { .. } | Purpose::Manual { .. }, Some(verdict)) = (&purpose, &verdict) {
+        policy::after_heal(t, service, verdict, last.as_ref());
+    }
+    // What comes next needs a fresh answer: of the incident if there still is one, of the service in any case.
+    let at = t.state.services[service.index()].not_before.max(t.now.monotonic);
+    t.effect(Effect::ProbeAt { service, at });
+}
+
+fn started(t: &mut Turning<'_>, boot: String, version: String) {
+    let new_boot = !same_boot(&t.state.boot, &boot);
+    t.emit(Event::Started { boot, version });
+    *t.scratch = Scratch { new_boot, ..Scratch::default() };
+    if t.state.degraded.is_some() {
+        // That the journal failed became durable, so it was being written again when lidless died.
+        t.emit(Event::StoreRecovered);
+    }
+    for run in all_runs(t) {
+        moving(t, run, |t| settle::recover(t, run));
+    }
+    deliver_due(t, true);
+}
+
+fn tick(t: &mut Turning<'_>) {
+    for run in all_runs(t) {
+        moving_if_moved(t, run);
+    }
+    deliver_due(t, false);
+    if t.state.running && t.now.monotonic.saturating_sub(t.state.at.monotonic) >= MARK_EVERY {
+        t.emit(Event::Marked);
+    }
+}
+
+fn moving_if_moved(t: &mut Turning<'_>, run: RunId) {
+    moving(t, run, |t| settle::tick(t, run));
+}
+
+fn deliver_due(t: &mut Turning<'_>, all: bool) {
+    let now = t.now.monotonic;
+    let due = |owed: &outbox::Owed| all || owed.retry_at <= now;
+    let due: Vec<_> = t.state.outbox.iter().filter(|(_, owed)| due(owed)).map(|(id, _)| *id).collect();
+    for notice in due {
+        match t.scratch.delivering.get(&notice) {
+            None => t.deliver(notice),
+            Some(until) if now >= *until => delivered(t, notice, Err("no answer".to_owned())),
+            Some(_) => {}
+        }
+    }
+}
+
+fn delivered(t: &mut Turning<'_>, notice: crate::id::NoticeId, result: Result<(), String>) {
+    t.scratch.delivering.remove(&notice);
+    let Some(owed) = t.state.outbox.get(&notice) else { return };
+    match result {
+        Ok(()) => t.emit(Event::NoticeDelivered { notice }),
+        Err(reason) => {
+            let retry_at = t.now.monotonic + outbox::retry_after(owed.failures + 1, t.jitter());
+            t.emit(Event::NoticeFailed { notice, reason, retry_at });
+        }
+    }
+}
+
+fn command_given(t: &mut Turning<'_>, command: Command) -> Reply {
+    match command {
+        Command::Restart { service, by, force } => {
+            restart(t, service, by, force).map_or_else(Reply::Refused, Reply::Started)
+        }
+        Command::Run { pipeline } => {
+            let Some(spec) = t.state.spec.pipelines.iter().find(|spec| spec.name == pipeline) else {
+                return Reply::Refused(Refusal::NotFound);
+            };
+            let steps = spec.steps.clone();
+            let purpose = Purpose::Pipeline { name: pipeline };
+            if let Some(run) = t.state.runs.values().find(|run| run.purpose == purpose) {
+                return Reply::Refused(Refusal::Busy(run.id));
+            }
+            Reply::Started(drive::create(t, purpose, steps))
+        }
+    }
+}
+
+fn restart(t: &mut Turning<'_>, service: ServiceId, by: String, force: bool) -> Result<RunId, Refusal> {
+    let spec = t.state.service_spec(service).ok_or(Refusal::NotFound)?;
+    let budget = spec.heal.as_ref().map(|heal| heal.budget);
+    if !spec.restartable {
+        return Err(Refusal::NoActuator);
+    }
+    let state = &t.state.services[service.index()];
+    if let Some(run) = state.run {
+        return Err(Refusal::Busy(run));
+    }
+    let now = t.now.monotonic;
+    if let Some(budget) =
+        budget.filter(|budget| !force && state.heals.within(now, budget.per) >= budget.attempts)
+    {
+        return Err(Refusal::BudgetSpent { until: state.heals.free_at(budget.attempts, budget.per) });
+    }
+    let steps = act_and_verify(service, spec, Action::Restart);
+    t.emit(Event::Intervention { by: by.clone(), service, what: "restart".to_owned() });
+    Ok(drive::create(t, Purpose::Manual { service, by }, steps))
+}
+
+fn all_runs(t: &Turning<'_>) -> Vec<RunId> {
+    t.state.runs.keys().copied().collect()
+}

@@ -1,0 +1,23 @@
+//! What does lidless decide? The pure engine: no IO, no clock, no randomness; the same inputs give the same turns.
+//!
+//! `Engine::handle` is the only place that decides, `State::apply` the only place that changes durable state. The daemon,
+//! the simulator and the report run this same code.
+
+pub mod apply;
+pub mod check;
+mod configure;
+pub mod effect;
+pub mod engine;
+pub mod event;
+pub mod health;
+pub mod id;
+pub mod incident;
+pub mod outbox;
+pub mod pipeline;
+pub mod policy;
+pub mod report;
+pub mod spec;
+pub mod state;
+pub mod time;
+mod turning;
+mod watch;

@@ -1,0 +1,101 @@
+//! What does a run do next? Creates runs and takes them forward until they must wait for something.
+
+use std::time::Duration;
+
+use crate::effect::Effect;
+use crate::event::{Event, Notice, Verdict};
+use crate::id::RunId;
+use crate::pipeline::plan::{Purpose, StepCall, StepSpec};
+use crate::pipeline::run::Phase;
+use crate::turning::Turning;
+
+/// How long past its deadline an effect may stay unanswered before the engine gives up waiting for the driver.
+pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a run ends whose service is not looked after any more.
+pub(crate) const LEFT: &str = "the service left the configuration";
+
+/// Creates a run and begins it.
+pub(crate) fn create(t: &mut Turning<'_>, purpose: Purpose, steps: Vec<StepSpec>) -> RunId {
+    let run = RunId(t.state.next_run.max(1));
+    t.emit(Event::RunCreated { run, purpose, steps });
+    advance(t, run);
+    run
+}
+
+/// Takes a run forward: begins its next step, or finishes it.
+pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let due = match run.phase {
+        Phase::Ready => true,
+        Phase::Waiting { until } => t.now.monotonic >= until,
+        Phase::InFlight { .. }
+        | Phase::Verifying { .. }
+        | Phase::InDoubt { .. }
+        | Phase::Failed { .. }
+        | Phase::Held { .. } => false,
+    };
+    if !due {
+        return;
+    }
+    let Some(spec) = run.step() else {
+        return t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
+    };
+    if run.purpose.service().is_some_and(|service| t.state.service_spec(service).is_none()) {
+        return fail(t, id, LEFT.to_owned());
+    }
+    if spec.value && t.state.degraded.is_some() {
+        // Invariant: value moves only while its journal can be trusted. `StoreMended` comes back here.
+        return;
+    }
+    let (step, attempt) = (run.at, run.attempt + 1);
+    let (name, call) = (spec.name.clone(), spec.call.clone());
+    let deadline = t.now.monotonic + spec.timeout;
+    t.emit(Event::StepIntent { run: id, step, attempt, deadline });
+    match call {
+        StepCall::Verify { service, settle } => {
+            for check in t.state.services[service.index()].checks.clone() {
+                t.observed(check).fresh = false;
+            }
+            t.scratch.second_looks.remove(&id);
+            t.effect(Effect::ProbeAt { service, at: t.now.monotonic + settle });
+        }
+        StepCall::Act { .. } | StepCall::External => {
+            t.effect(Effect::Perform { run: id, step, attempt, name, call, deadline });
+        }
+    }
+}
+
+/// Ends a run at the step that it is at.
+pub(crate) fn fail(t: &mut Turning<'_>, id: RunId, reason: String) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let name = run.step().map_or_else(String::new, |step| step.name.clone());
+    let step = run.at;
+    t.emit(Event::RunFinished { run: id, verdict: Verdict::Failed { step, name, reason } });
+}
+
+/// Puts a step in doubt to the world.
+pub(crate) fn ask(t: &mut Turning<'_>, id: RunId) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let (Phase::InDoubt { intent_at, .. }, Some(spec)) = (&run.phase, run.step()) else { return };
+    let effect = Effect::Confirm {
+        run: id,
+        step: run.at,
+        attempt: run.attempt,
+        name: spec.name.clone(),
+        call: spec.call.clone(),
+        intent_at: *intent_at,
+        deadline: t.now.monotonic + spec.timeout,
+    };
+    t.scratch.asking.insert(id, t.now.monotonic + spec.timeout + ANSWER_GRACE);
+    t.effect(effect);
+}
+
+/// Stops a run until a person decides, and tells one.
+pub(crate) fn hold(t: &mut Turning<'_>, id: RunId, reason: String) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let step = run.at;
+    let name = run.step().map_or_else(String::new, |step| step.name.clone());
+    t.emit(Event::StepHeld { run: id, step, reason: reason.clone() });
+    t.owe(Notice::RunHeld { run: id, step: name, reason });
+}

@@ -1,0 +1,102 @@
+//! What does a turn carry while it is decided? State, the volatile observations beside it, and what was decided so far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::check::CheckFailure;
+use crate::effect::{Effect, Turn};
+use crate::event::{Event, Notice, Record};
+use crate::id::{CheckId, NoticeId, RunId, ServiceId};
+use crate::outbox;
+use crate::pipeline::retry;
+use crate::state::State;
+use crate::time::Now;
+
+/// What was observed and may be lost: a crash costs another probe or another question, never a wrong act.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) checks: Vec<Observed>,
+    /// Runs about which the world is being asked, and until when an answer is awaited, in engine time.
+    pub(crate) asking: BTreeMap<RunId, Duration>,
+    /// Messages on their way, and until when an answer is awaited, in engine time.
+    pub(crate) delivering: BTreeMap<NoticeId, Duration>,
+    /// By `ServiceId`: when the last act on it was complete, in engine time.
+    pub(crate) acted_at: Vec<Duration>,
+    /// Verifications whose time ran out while nobody looked, and until when they have another look, in engine time.
+    pub(crate) second_looks: BTreeMap<RunId, Duration>,
+    /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
+    pub(crate) new_boot: bool,
+}
+
+/// The last that was seen of a check.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// How long the last answer took.
+    pub latency: Duration,
+    /// When the last answer came, in engine time; zero if none did.
+    pub at: Duration,
+    /// What was wrong the last time, while something is.
+    pub failure: Option<CheckFailure>,
+    /// "I could not ask" so many times in a row.
+    pub inconclusive: u32,
+    /// Why nobody could ask the last time, while nobody can.
+    pub reason: Option<String>,
+    /// Passed since the last act on the service.
+    pub(crate) fresh: bool,
+}
+
+/// One turn under way.
+pub(crate) struct Turning<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) now: Now,
+    pub(crate) seed: u64,
+    pub(crate) turn: Turn,
+}
+
+impl Turning<'_> {
+    /// Records an event and applies it, so that what is decided next already sees it.
+    pub(crate) fn emit(&mut self, event: Event) {
+        let record = Record { seq: self.state.seq.next(), at: self.now, event };
+        self.state.apply(&record).expect("the engine decides legal events only");
+        self.turn.events.push(record);
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.turn.effects.push(effect);
+    }
+
+    /// Owes the world a message, and asks for its delivery.
+    pub(crate) fn owe(&mut self, what: Notice) {
+        let notice = NoticeId(self.state.next_notice.max(1));
+        self.emit(Event::NoticeOwed { notice, what });
+        self.deliver(notice);
+    }
+
+    /// Asks for the delivery of a message.
+    pub(crate) fn deliver(&mut self, notice: NoticeId) {
+        self.scratch.delivering.insert(notice, self.now.monotonic + outbox::ANSWER_WITHIN);
+        self.effect(Effect::Deliver { notice });
+    }
+
+    /// Notes that an act on a service is complete: answers to probes begun before it say nothing.
+    pub(crate) fn acted(&mut self, service: ServiceId) {
+        let acted_at = &mut self.scratch.acted_at;
+        if service.index() >= acted_at.len() {
+            acted_at.resize(service.index() + 1, Duration::ZERO);
+        }
+        acted_at[service.index()] = self.now.monotonic;
+    }
+
+    /// Returns random-looking bits that are the same whenever the same turn is decided again.
+    pub(crate) fn jitter(&self) -> u64 {
+        retry::mix(self.seed ^ retry::mix(self.state.seq.0))
+    }
+
+    pub(crate) fn observed(&mut self, check: CheckId) -> &mut Observed {
+        if check.index() >= self.scratch.checks.len() {
+            self.scratch.checks.resize_with(check.index() + 1, Observed::default);
+        }
+        &mut self.scratch.checks[check.index()]
+    }
+}

@@ -1,0 +1,406 @@
+//! How is a story told to the engine? Words go in, short words for events and effects come out.
+//!
+//! Words: `pass`, `fail`, `dead(EXIT)`, `maybe` answer for the first check of the first service, `api.pass` and
+//! `db/1.fail` for others; `applied`, `refused`, `unavailable`, `unknown` answer the last act; `confirmed`, `denied`,
+//! `unsure` the last question; `taken`, `nottaken` every message on its way; `+5s` lets time go by; `crash`, `reboot`,
+//! `full`, `mended`, `restart`, `force`, `run`, `wall(SECONDS)` happen. `|` goes from the script to the expectation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lidless_core::check::{CheckFailure, CheckOutcome, FailureKind};
+use lidless_core::effect::{Command, Effect, Input, Refusal, Reply, Turn};
+use lidless_core::engine::Engine;
+use lidless_core::event::{Because, Confirmation, Event, Notice, Outcome, Record, Verdict};
+use lidless_core::health::Health;
+use lidless_core::id::{CheckId, RunId, ServiceId};
+use lidless_core::pipeline::plan::{Class, Purpose, StepCall, StepSpec};
+use lidless_core::spec::{
+    Action, Backoff, Budget, CheckSpec, HealSpec, PipelineSpec, ServiceSpec, Spec, VerifySpec,
+};
+use lidless_core::time::Now;
+
+const S: Duration = Duration::from_secs(1);
+
+/// Tells a script to a fresh engine and compares what it leads to; then replays the journal from its text.
+pub(crate) fn check(spec: &Spec, script: &str, expected: &str) {
+    let mut story = Story::begin(spec);
+    let found: Vec<_> = script.split('|').map(|part| story.tell(part)).collect();
+    let wanted: Vec<_> =
+        expected.split('|').map(|part| part.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(found.join(" | "), wanted.join(" | "), "{script}");
+    story.end();
+}
+
+/// Tells a script and returns how often a message was handed out.
+pub(crate) fn told(spec: &Spec, script: &str) -> usize {
+    let mut story = Story::begin(spec);
+    story.tell(script);
+    story.deliveries
+}
+
+/// One engine, its journal, and what it waits for.
+pub(crate) struct Story {
+    pub(crate) engine: Engine,
+    pub(crate) now: Now,
+    journal: Vec<Record>,
+    spec: Arc<Spec>,
+    steps: BTreeMap<RunId, Vec<StepSpec>>,
+    performing: Vec<(RunId, u32, u32)>,
+    confirming: Option<(RunId, u32, u32)>,
+    delivering: Vec<lidless_core::id::NoticeId>,
+    deliveries: usize,
+    boots: usize,
+    said: Vec<String>,
+}
+
+impl Story {
+    pub(crate) fn begin(spec: &Spec) -> Story {
+        let mut story = Story {
+            engine: Engine::new(7),
+            now: Now { monotonic: S, wall_ms: 1_800_000_000_000 },
+            journal: Vec::new(),
+            spec: Arc::new(spec.clone()),
+            steps: BTreeMap::new(),
+            performing: Vec::new(),
+            confirming: None,
+            delivering: Vec::new(),
+            deliveries: 0,
+            boots: 0,
+            said: Vec::new(),
+        };
+        story.start();
+        story.said.clear();
+        story
+    }
+
+    /// Tells a part of a script; returns what it led to.
+    pub(crate) fn tell(&mut self, script: &str) -> String {
+        for word in script.split_whitespace() {
+            self.word(word);
+        }
+        std::mem::take(&mut self.said).join(" ")
+    }
+
+    pub(crate) fn reload(&mut self, spec: &Spec) -> String {
+        self.spec = Arc::new(spec.clone());
+        self.feed(Input::ConfigLoaded(Arc::clone(&self.spec)));
+        self.tell("")
+    }
+
+    /// Answers the act that waits longest.
+    pub(crate) fn answer_first(&mut self, word: &str) {
+        let first = self.performing.remove(0);
+        self.performing.push(first);
+        self.tell(word);
+    }
+
+    /// Reads the journal back from its text, and expects the same state.
+    pub(crate) fn end(self) {
+        let mut again = Engine::new(7);
+        for record in &self.journal {
+            let text = serde_json::to_string(record).expect("records are JSON");
+            let back: Record = serde_json::from_str(&text).expect("records read back");
+            again.apply(&back).expect("the engine's own events are legal");
+        }
+        assert_eq!(again.state(), self.engine.state(), "the journal, replayed, is the state");
+    }
+
+    pub(crate) fn feed(&mut self, input: Input) {
+        let Turn { events, effects, reply } = self.engine.handle(self.now, input);
+        for record in &events {
+            let text = self.event(&record.event);
+            self.said.extend(text);
+        }
+        self.journal.extend(events);
+        for effect in effects {
+            self.effect(effect);
+        }
+        self.said.extend(reply.map(|reply| match reply {
+            Reply::Started(run) => format!("started({run})"),
+            Reply::Refused(Refusal::Busy(run)) => format!("busy({run})"),
+            Reply::Refused(Refusal::BudgetSpent { .. }) => "budget-spent".to_owned(),
+            Reply::Refused(Refusal::NotFound) => "not-found".to_owned(),
+            Reply::Refused(Refusal::NoActuator) => "no-actuator".to_owned(),
+        }));
+    }
+
+    fn start(&mut self) {
+        // As the runtime writes it: the boot's id and the clock's offset, which changes within a boot too.
+        let boot = format!("b-{}-7{:+}", self.boots, self.journal.len());
+        self.feed(Input::Started { boot, version: "0".to_owned() });
+        self.feed(Input::ConfigLoaded(Arc::clone(&self.spec)));
+    }
+
+    fn word(&mut self, word: &str) {
+        if let Some(time) = word.strip_prefix('+') {
+            return self.go_by(time);
+        }
+        let (word, argument) = match word.split_once('(') {
+            Some((word, argument)) => (word, argument.trim_end_matches(')').parse().expect("a number")),
+            None => (word, 0_i32),
+        };
+        let text = || String::from("as told");
+        match word {
+            "crash" | "reboot" => {
+                self.boots += usize::from(word == "reboot");
+                let mut engine = Engine::new(7);
+                for record in &self.journal {
+                    engine.apply(record).expect("the engine's own events are legal");
+                }
+                self.engine = engine;
+                self.performing.clear();
+                self.delivering.clear();
+                self.start();
+            }
+            "wall" => self.now.wall_ms += i64::from(argument) * 1_000,
+            "full" => self.feed(Input::StoreFailed { reason: text() }),
+            "mended" => self.feed(Input::StoreMended),
+            "restart" | "force" => {
+                let force = word == "force";
+                self.feed(Input::Command(Command::Restart { service: ServiceId(0), by: text(), force }));
+            }
+            "run" => self.feed(Input::Command(Command::Run { pipeline: "pay".to_owned() })),
+            "applied" => self.performed(Outcome::Applied { output: text() }),
+            "refused" => self.performed(Outcome::NotApplied { reason: text() }),
+            "unavailable" => self.performed(Outcome::Unavailable { reason: text() }),
+            "unknown" => self.performed(Outcome::Unknown { reason: text() }),
+            "confirmed" => self.confirmed(Confirmation::Applied { evidence: text() }),
+            "denied" => self.confirmed(Confirmation::NotApplied { evidence: text() }),
+            "unsure" => self.confirmed(Confirmation::StillUnknown { reason: text(), retry_after: 5 * S }),
+            "taken" | "nottaken" => {
+                for notice in std::mem::take(&mut self.delivering) {
+                    let result = if word == "taken" { Ok(()) } else { Err(text()) };
+                    self.feed(Input::Delivered { notice, result });
+                }
+            }
+            answer => self.probed(answer, argument),
+        }
+    }
+
+    fn go_by(&mut self, time: &str) {
+        let (number, unit) = time.split_at(time.find(char::is_alphabetic).expect("a unit"));
+        let unit = match unit {
+            "ms" => S / 1_000,
+            "s" => S,
+            "m" => 60 * S,
+            other => panic!("no such unit: {other}"),
+        };
+        let until = self.now.monotonic + unit * number.parse::<u32>().expect("a number");
+        while let Some(wake) = self.engine.next_wake().filter(|wake| *wake <= until) {
+            self.now.monotonic = self.now.monotonic.max(wake);
+            self.feed(Input::Tick);
+        }
+        self.now.monotonic = until;
+    }
+
+    fn probed(&mut self, word: &str, argument: i32) {
+        let (whose, answer) = word.split_once('.').unwrap_or(("", word));
+        let (name, index) = whose.split_once('/').unwrap_or((whose, "0"));
+        let state = self.engine.state();
+        let service =
+            if name.is_empty() { ServiceId(0) } else { state.service_named(name).expect("a service") };
+        let check = state.services[service.index()].checks[index.parse::<usize>().expect("an index")];
+        let latency = S / 100;
+        let outcome = match answer {
+            "pass" => CheckOutcome::Pass { latency },
+            "fail" => {
+                CheckOutcome::Fail { latency, failure: CheckFailure::new(FailureKind::Status, "status 500") }
+            }
+            "dead" => {
+                let failure = CheckFailure::new(FailureKind::NotRunning, "it ended").certain();
+                CheckOutcome::Fail { latency, failure: failure.with_exit_code(Some(argument)) }
+            }
+            "maybe" => CheckOutcome::Inconclusive { reason: "no resolver".to_owned() },
+            other => panic!("no such word: {other}"),
+        };
+        self.feed(Input::Probed { check, began: self.now.monotonic, outcome });
+    }
+
+    fn performed(&mut self, outcome: Outcome) {
+        let (run, step, attempt) = self.performing.pop().expect("an act is under way");
+        self.feed(Input::Performed { run, step, attempt, outcome });
+    }
+
+    fn confirmed(&mut self, answer: Confirmation) {
+        let (run, step, attempt) = self.confirming.take().expect("a question is open");
+        self.feed(Input::Confirmed { run, step, attempt, answer });
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Perform { run, step, attempt, name, .. } => {
+                self.said.push(format!(">{name}"));
+                self.performing.push((run, step, attempt));
+            }
+            Effect::Confirm { run, step, attempt, .. } => {
+                self.said.push(">confirm".to_owned());
+                self.confirming = Some((run, step, attempt));
+            }
+            Effect::Deliver { notice } => {
+                self.deliveries += 1;
+                self.delivering.push(notice);
+            }
+            Effect::ProbeAt { .. } => {}
+        }
+    }
+
+    fn step_name(&self, run: RunId, step: u32) -> &str {
+        &self.steps[&run][step as usize].name
+    }
+
+    fn check_name(&self, check: CheckId) -> String {
+        let state = self.engine.state();
+        let service = &state.services[state.checks[check.index()].service.index()];
+        match service.checks.iter().position(|known| *known == check) {
+            Some(0) | None => service.name.clone(),
+            Some(index) => format!("{}/{index}", service.name),
+        }
+    }
+
+    fn event(&mut self, event: &Event) -> Option<String> {
+        if let Event::RunCreated { run, steps, .. } = event {
+            self.steps.insert(*run, steps.clone());
+        }
+        Some(match event {
+            Event::Started { .. } => "started".to_owned(),
+            Event::Stopped { .. } => "stopped".to_owned(),
+            Event::Marked => return None,
+            Event::ConfigApplied { .. } => "config".to_owned(),
+            Event::HealthChanged { check, to, .. } => format!("{}={}", self.check_name(*check), health(*to)),
+            Event::IncidentOpened { incident, .. } => format!("open#{}", incident.0),
+            Event::IncidentMerged { incident, .. } => format!("merge#{}", incident.0),
+            Event::IncidentClosed { incident, healed_by: Some(run), .. } => {
+                format!("close#{}({run})", incident.0)
+            }
+            Event::IncidentClosed { incident, healed_by: None, .. } => format!("close#{}", incident.0),
+            Event::HealHeld { incident, because } => {
+                let because = match because {
+                    Because::DependencyDown { .. } => "dependency".to_owned(),
+                    Because::HostBudgetSpent => "host budget".to_owned(),
+                    Because::NoHeal => "no heal".to_owned(),
+                    Because::ExitCode { code } => format!("exit {code}"),
+                };
+                format!("hold#{}({because})", incident.0)
+            }
+            Event::BackedOff { .. } => "backoff".to_owned(),
+            Event::GaveUp { incident, attempts, .. } => format!("gave-up#{}({attempts})", incident.0),
+            Event::RunCreated { run, purpose, .. } => {
+                let purpose = match purpose {
+                    Purpose::BringUp { .. } => "bring-up",
+                    Purpose::Heal { .. } => "heal",
+                    Purpose::Manual { .. } => "manual",
+                    Purpose::Pipeline { .. } => "pipeline",
+                };
+                format!("run{}:{purpose}", run.0)
+            }
+            Event::StepIntent { run, step, attempt, .. } => {
+                format!("{}?{attempt}", self.step_name(*run, *step))
+            }
+            Event::StepOutcome { run, step, outcome, .. } => {
+                let outcome = match outcome {
+                    Outcome::Applied { .. } => "applied",
+                    Outcome::Found { .. } => "found",
+                    Outcome::NotApplied { .. } => "not-applied",
+                    Outcome::Unavailable { .. } => "unavailable",
+                    Outcome::Unknown { .. } => "unknown",
+                };
+                format!("{}={outcome}", self.step_name(*run, *step))
+            }
+            Event::StepConfirmed { run, step, answer, .. } => {
+                let answer = match answer {
+                    Confirmation::Applied { .. } => "applied",
+                    Confirmation::NotApplied { .. } => "not-applied",
+                    Confirmation::StillUnknown { .. } => "unsure",
+                };
+                format!("{}~{answer}", self.step_name(*run, *step))
+            }
+            Event::StepRetry { .. } => "retry".to_owned(),
+            Event::StepLeftToVerify { .. } => "left".to_owned(),
+            Event::StepHeld { .. } => "held".to_owned(),
+            Event::RunFinished { verdict: Verdict::Done, .. } => "done".to_owned(),
+            Event::RunFinished { verdict: Verdict::Failed { .. }, .. } => "failed".to_owned(),
+            Event::NoticeOwed { what, .. } => {
+                let what = match what {
+                    Notice::GaveUp { .. } => "gave-up",
+                    Notice::WillNotHeal { .. } => "will-not-heal",
+                    Notice::ActuatorUnavailable { .. } => "unavailable",
+                    Notice::Resolved { .. } => "resolved",
+                    Notice::RunHeld { .. } => "run-held",
+                    Notice::StoreDegraded { .. } => "degraded",
+                };
+                format!("owe({what})")
+            }
+            Event::NoticeDelivered { .. } => "told".to_owned(),
+            Event::NoticeFailed { .. } => "not-told".to_owned(),
+            Event::Intervention { .. } => "by-hand".to_owned(),
+            Event::StoreDegraded { .. } => "degraded".to_owned(),
+            Event::StoreRecovered => "recovered".to_owned(),
+        })
+    }
+}
+
+fn health(health: Health) -> String {
+    match health {
+        Health::Suspect { fails } => format!("suspect({fails})"),
+        Health::Recovering { passes } => format!("recovering({passes})"),
+        Health::Unknown | Health::Up | Health::Down => health.word().to_owned(),
+    }
+}
+
+/// Returns a configuration of services with these names.
+pub(crate) fn spec(names: &[&str]) -> Spec {
+    Spec { services: names.iter().map(|name| service(name)).collect(), ..Spec::default() }
+}
+
+/// Gives the first service a second check.
+pub(crate) fn second_check(spec: &mut Spec) {
+    let first = &spec.services[0].checks[0];
+    let second = CheckSpec { name: "second".to_owned(), ..first.clone() };
+    spec.services[0].checks.push(second);
+}
+
+/// Returns a service with one check: 3 failures, 2 heals in 10 minutes, 5 s apart, then hourly.
+fn service(name: &str) -> ServiceSpec {
+    let check = CheckSpec {
+        name: "first".to_owned(),
+        kind: "http".to_owned(),
+        every: 5 * S,
+        timeout: 2 * S,
+        confirm_every: S / 10,
+        fail_after: 3,
+        recover_after: 1,
+        ..CheckSpec::default()
+    };
+    ServiceSpec {
+        name: name.to_owned(),
+        checks: vec![check],
+        restartable: true,
+        verify: VerifySpec { settle: S, within: 10 * S },
+        heal: Some(HealSpec {
+            action: Action::Restart,
+            budget: Budget { attempts: 2, per: 600 * S },
+            backoff: Backoff { min: 5 * S, max: 60 * S },
+            retry_after: 3_600 * S,
+            never_on_exit: vec![42],
+        }),
+        act_timeout: 10 * S,
+        ..ServiceSpec::default()
+    }
+}
+
+/// Returns a pipeline of one step that moves value.
+pub(crate) fn pipeline() -> PipelineSpec {
+    let step = StepSpec {
+        name: "PAY".to_owned(),
+        call: StepCall::External,
+        class: Class::Confirmable,
+        value: true,
+        attempts_max: 2,
+        backoff: Backoff { min: S, max: S },
+        timeout: 10 * S,
+        confirms_max: 3,
+    };
+    PipelineSpec { name: "pay".to_owned(), steps: vec![step] }
+}
