@@ -1,0 +1,87 @@
+//! What becomes of a step of the value pipeline? A chain that counts what landed, for each run and step.
+//!
+//! A transaction that was sent lands or is dropped whether or not lidless lives to see it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lidless_core::event::{Confirmation, Outcome};
+
+use crate::act::{ActKey, Answer, Fate};
+use crate::scenario::Scenario;
+use crate::schedule::{Happening, Schedule};
+use crate::world::World;
+
+/// The chain.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    pending: BTreeMap<u64, (ActKey, bool)>,
+    landed: BTreeMap<ActKey, u32>,
+}
+
+impl World {
+    /// Begins a step of the pipeline.
+    pub(crate) fn step(
+        &mut self,
+        scenario: &Scenario,
+        schedule: &mut Schedule,
+        key: ActKey,
+        name: &str,
+        (now, deadline): (Duration, Duration),
+    ) -> Answer {
+        let soon = now + self.rng.millis(1, 900);
+        if !self.calm && self.rng.chance(scenario.refused) {
+            return Some((soon, Outcome::NotApplied { reason: "slippage is above the limit".to_owned() }));
+        }
+        let fate = Fate::draw(self, scenario);
+        let lands = match fate {
+            Fate::Slow(takes) => now + takes,
+            Fate::Fine | Fate::Unknown { .. } | Fate::Silent { .. } | Fate::Late(_) => soon,
+        };
+        let done = !matches!(fate, Fate::Unknown { done: false } | Fate::Silent { done: false });
+        if name != "HEALTH_CHECK" {
+            self.count += 1;
+            // REBALANCE carries a key that its server honours; the value steps carry none.
+            self.chain.pending.insert(self.count, (key, done && name != "REBALANCE"));
+            schedule.at(lands, Happening::Lands { tx: self.count });
+        }
+        if lands >= deadline {
+            return Some((deadline, Outcome::Unknown { reason: "not seen on the chain".to_owned() }));
+        }
+        fate.answer(lands, deadline, Outcome::Applied { output: "landed".to_owned() })
+    }
+
+    /// A transaction lands, or is dropped.
+    pub(crate) fn lands(&mut self, tx: u64) {
+        let Some((key, counts)) = self.chain.pending.remove(&tx) else { return };
+        if !counts {
+            return;
+        }
+        let times = self.chain.landed.entry(key).or_default();
+        *times += 1;
+        if *times > 1 {
+            self.broken = Some(format!("(2) {} moved value twice at step {}", key.0, key.2));
+        }
+    }
+
+    /// Says whether a step took effect.
+    pub(crate) fn confirm_step(&mut self, scenario: &Scenario, key: ActKey) -> Confirmation {
+        let retry_after = self.rng.millis(500, 10_000);
+        if self.chain.pending.values().any(|(pending, _)| *pending == key) {
+            return Confirmation::StillUnknown { reason: "it is pending".to_owned(), retry_after };
+        }
+        if !self.calm && self.rng.chance(scenario.lost) {
+            return Confirmation::StillUnknown { reason: "the node is behind".to_owned(), retry_after };
+        }
+        if self.chain.landed.contains_key(&key) {
+            Confirmation::Applied { evidence: "its receipt is final".to_owned() }
+        } else {
+            Confirmation::NotApplied { evidence: "its nonce is spent otherwise".to_owned() }
+        }
+    }
+
+    /// How many transactions landed.
+    pub(crate) fn landed(&self) -> u64 {
+        self.chain.landed.values().map(|times| u64::from(*times)).sum()
+    }
+}
