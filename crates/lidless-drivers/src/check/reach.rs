@@ -1,0 +1,131 @@
+//! How is a target reached? Name to addresses, and the addresses tried in turn until one connects.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lidless_core::check::FailureKind;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::verdict::Trouble;
+use super::wording::Short;
+
+/// Where a target listens.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The addresses are known: an IP literal, or `localhost`.
+    Fixed(Vec<SocketAddr>),
+    /// A name that is looked up at each probe.
+    Named(Named),
+}
+
+/// A name to look up.
+#[derive(Debug)]
+pub(crate) struct Named {
+    host: Arc<str>,
+    port: u16,
+    /// One permit: `getaddrinfo` cannot be cut short, so a dead resolver would otherwise collect a thread a probe.
+    gate: Arc<Semaphore>,
+}
+
+impl Target {
+    /// Takes a host as it stands in a URL: a name, an IPv4 address, or an IPv6 address with or without brackets.
+    pub(crate) fn new(host: &str, port: u16) -> Self {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Target::Fixed(vec![SocketAddr::new(ip, port)]);
+        }
+        // The name is loopback by definition (RFC 6761), and a broken resolver must not hide a local service from us.
+        if bare.eq_ignore_ascii_case("localhost") {
+            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            return Target::Fixed(both.map(|ip| SocketAddr::new(ip, port)).into());
+        }
+        Target::Named(Named { host: bare.into(), port, gate: Arc::new(Semaphore::new(1)) })
+    }
+
+    /// Returns the addresses, never none. A name that cannot be resolved is our trouble: the target was not asked.
+    pub(crate) async fn addresses(&self) -> Result<Cow<'_, [SocketAddr]>, Trouble> {
+        match self {
+            Target::Fixed(addresses) => Ok(Cow::Borrowed(addresses)),
+            Target::Named(name) => name.look_up().await.map(Cow::Owned),
+        }
+    }
+
+    /// Says whether a look-up is part of each probe.
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self, Target::Named(_))
+    }
+}
+
+impl Named {
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, Trouble> {
+        let failed = |why: &str| Trouble::ours(format!("cannot resolve `{}`: {why}", self.host));
+        let permit = self.gate.clone().acquire_owned().await.map_err(|_| failed("the check was closed"))?;
+        let (host, port) = (self.host.clone(), self.port);
+        // The permit goes with the look-up, not with the probe: it is given back when `getaddrinfo` really ends.
+        let lookup = tokio::task::spawn_blocking(move || {
+            let found = (&*host, port).to_socket_addrs().map(Vec::from_iter);
+            drop(permit);
+            found
+        });
+        match lookup.await {
+            Ok(Ok(addresses)) if addresses.is_empty() => Err(failed("no addresses")),
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(err)) => {
+                let text = err.to_string();
+                Err(failed(text.strip_prefix("failed to lookup address information: ").unwrap_or(&text)))
+            }
+            Err(_) => Err(failed("the look-up was cut short")),
+        }
+    }
+}
+
+/// Connects to the first address that answers.
+///
+/// Each address but the last gets its equal share of the time left, so that one that swallows packets does not hide the
+/// next; the last one has no timer of its own, since the probe's deadline stands over all of this.
+pub(crate) async fn connect(
+    addresses: &[SocketAddr],
+    started: Instant,
+    timeout: Duration,
+) -> Result<TcpStream, Trouble> {
+    let mut first: Option<Trouble> = None;
+    for (tried, address) in addresses.iter().enumerate() {
+        let others = u32::try_from(addresses.len() - tried - 1).unwrap_or(u32::MAX);
+        let attempt = if others == 0 {
+            connect_one(*address).await
+        } else {
+            let share = timeout.saturating_sub(started.elapsed()) / others.saturating_add(1);
+            tokio::time::timeout(share, connect_one(*address)).await.unwrap_or_else(|_| {
+                let detail = format!("no connection within {}", Short(share));
+                Err(Trouble::target(FailureKind::Timeout, detail))
+            })
+        };
+        match (attempt, &first) {
+            (Ok(stream), _) => return Ok(stream),
+            // What the target did says more than what this host could not do (no IPv6, say).
+            (Err(trouble @ Trouble::Target { .. }), None | Some(Trouble::Ours { .. })) => {
+                first = Some(trouble)
+            }
+            (Err(trouble @ Trouble::Ours { .. }), None) => first = Some(trouble),
+            (Err(_), Some(_)) => {}
+        }
+    }
+    Err(first.unwrap_or_else(|| Trouble::ours("no address to connect to")))
+}
+
+async fn connect_one(address: SocketAddr) -> Result<TcpStream, Trouble> {
+    let stream = TcpStream::connect(address).await.map_err(|err| Trouble::from_io(&err))?;
+    // A reset instead of a farewell: no socket of ours lingers in TIME_WAIT, whatever the rate of probes. It can only fail
+    // on a socket that is gone already, and then there is nothing to linger.
+    let _ = stream.set_zero_linger();
+    // A port of the ephemeral range with nobody listening can be connected to itself (both ends open at once). That would
+    // read as "up" and, if kept, would take the port from the service that wants it back.
+    match stream.local_addr() {
+        Ok(local) if local == address => Err(Trouble::target(FailureKind::Refused, "connection refused")),
+        Ok(_) | Err(_) => Ok(stream),
+    }
+}

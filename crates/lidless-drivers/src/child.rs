@@ -1,0 +1,314 @@
+//! How is a command run so that nothing of it outlives its deadline?
+//!
+//! The command leads a process group of its own. At the deadline, and when whoever waits for it gives up, the whole group is
+//! killed. We learn of the leader's end without reaping it: until it is reaped, its number, which names the group, cannot be
+//! given to a stranger. What leaves the group (`setsid`) or runs as another user (`sudo`) is beyond reach, but cannot hold
+//! us up either.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::Instant;
+
+/// How long a killed command may take to be gone. A process stuck in the kernel takes longer: it is reaped in the background.
+const REAP_MAX: Duration = Duration::from_millis(250);
+
+/// What service managers tell a process about itself. It is meant for us, not for what we run.
+const OURS_ALONE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// A command to run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CommandSpec {
+    /// The program and its arguments. No shell: who wants one says `sh -c`.
+    pub argv: Vec<String>,
+    /// Where it runs; `None`: where we run.
+    pub dir: Option<PathBuf>,
+    /// What is added to our environment, or replaces a part of it.
+    pub env: BTreeMap<String, String>,
+    /// What happens to processes that it leaves behind.
+    pub leftovers: Leftovers,
+}
+
+/// What happens to processes of the group that are still there when the command itself ends in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Leftovers {
+    /// They are killed: right for a question.
+    #[default]
+    Kill,
+    /// They stay: right for a start script, whose very purpose they may be. Their output is no longer read: they get
+    /// `SIGPIPE` if they write to what they inherited. If the command itself is overdue, they are killed with it.
+    Leave,
+}
+
+/// How a command ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Its exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The beginning of what it wrote.
+    pub stdout: Vec<u8>,
+    /// The beginning of what it complained about.
+    pub stderr: Vec<u8>,
+    /// From before its start to its end.
+    pub took: Duration,
+    /// Whether the deadline ended it.
+    pub timed_out: bool,
+}
+
+/// Why a command could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// There is no program.
+    #[error("the command is empty")]
+    Empty,
+    /// It has nowhere to run.
+    #[error("cannot run `{program}`: its directory `{}` is not there", dir.display())]
+    Directory {
+        /// The program.
+        program: String,
+        /// The missing directory.
+        dir: PathBuf,
+    },
+    /// It is missing, not executable, or there are no more processes to be had.
+    #[error("cannot run `{program}`")]
+    Start {
+        /// The program.
+        program: String,
+        /// What happened.
+        #[source]
+        err: io::Error,
+    },
+    /// It was started, could not be watched, and was killed again.
+    #[error("cannot watch `{program}`")]
+    Watch {
+        /// The program.
+        program: String,
+        /// What happened.
+        #[source]
+        err: io::Error,
+    },
+}
+
+/// Runs a command to its end, or to the deadline.
+///
+/// Keeps up to `max_output` bytes of each stream, reads and drops the rest. A command that does not read `stdin` is not held
+/// up by it. When the returned future is dropped, the process group is killed.
+pub async fn run(
+    spec: &CommandSpec,
+    stdin: Option<&[u8]>,
+    timeout: Duration,
+    max_output: usize,
+) -> Result<Ended, SpawnError> {
+    let started = Instant::now();
+    let (mut child, mut group) = start(spec, stdin.is_some())?;
+    let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
+    let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
+    let mut stdout = Output::new(child.stdout.take(), max_output);
+    let mut stderr = Output::new(child.stderr.take(), max_output);
+
+    let left = timeout.saturating_sub(started.elapsed());
+    let overdue = tokio::time::timeout(left, async {
+        loop {
+            // Each branch is cancel-safe: bytes are taken and counted without a wait in between.
+            tokio::select! {
+                () = ended(&exit) => break,
+                () = stdout.read() => {}
+                () = stderr.read() => {}
+                () = input.write() => {}
+            }
+        }
+    })
+    .await
+    .is_err();
+    if overdue || spec.leftovers == Leftovers::Kill {
+        group.kill();
+    }
+    let status = reap(&mut child).await;
+    if status.is_some() {
+        group.forget();
+    }
+    stdout.drain();
+    stderr.drain();
+    Ok(Ended {
+        code: status.and_then(|status| status.code()),
+        signal: status.and_then(|status| status.signal()),
+        stdout: stdout.kept,
+        stderr: stderr.kept,
+        took: started.elapsed(),
+        // It may have ended by itself in the very moment of the deadline: an exit code is an answer.
+        timed_out: overdue && status.and_then(|status| status.code()).is_none(),
+    })
+}
+
+fn start(spec: &CommandSpec, with_input: bool) -> Result<(Child, Group), SpawnError> {
+    let [program, arguments @ ..] = &*spec.argv else { return Err(SpawnError::Empty) };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(if with_input { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    for name in OURS_ALONE {
+        command.env_remove(name);
+    }
+    command.envs(&spec.env);
+    if let Some(dir) = &spec.dir {
+        command.current_dir(dir);
+    }
+    let child = command.spawn().map_err(|err| match &spec.dir {
+        // The kernel says "not found" of either; only one of them is the program.
+        Some(dir) if err.kind() == io::ErrorKind::NotFound && !dir.is_dir() => {
+            SpawnError::Directory { program: program.clone(), dir: dir.clone() }
+        }
+        Some(_) | None => SpawnError::Start { program: program.clone(), err },
+    })?;
+    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    Ok((child, Group { leader }))
+}
+
+/// Waits until the leader has ended, and leaves it unreaped.
+async fn ended(exit: &AsyncFd<OwnedFd>) {
+    while let Ok(mut ready) = exit.readable().await {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::PidFd(exit.as_fd()), options) {
+            // Told too early. To believe it would be to kill a command that still works.
+            Ok(None) => ready.clear_ready(),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
+    // The runtime shuts down, and this future with it.
+    pending().await
+}
+
+fn program(spec: &CommandSpec) -> String {
+    spec.argv.first().cloned().unwrap_or_default()
+}
+
+/// Takes the exit status. `None` where a killed process is still not gone: the runtime reaps it when it is.
+async fn reap(child: &mut Child) -> Option<ExitStatus> {
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
+    tokio::time::timeout(REAP_MAX, child.wait()).await.ok()?.ok()
+}
+
+/// The process group of a command.
+///
+/// **Invariant:** `leader` is `Some` only while the leader is not reaped, so that a kill never meets a stranger. Dropped
+/// before the `Child` for the same reason.
+struct Group {
+    leader: Option<Pid>,
+}
+
+impl Group {
+    /// Returns what becomes readable when the leader ends.
+    #[expect(
+        deprecated,
+        reason = "its successors are unsafe, since a type may swap its descriptor under the runtime; `OwnedFd` does not"
+    )]
+    fn exit(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let leader = self.leader.ok_or(io::ErrorKind::NotFound)?;
+        AsyncFd::with_interest(pidfd_open(leader, PidfdFlags::NONBLOCK)?, Interest::READABLE)
+    }
+
+    fn kill(&mut self) {
+        if let Some(leader) = self.leader {
+            // It fails where nobody is left, or where they run as another user: neither can be helped.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.leader = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What is still to be written to a command.
+struct Input<'a> {
+    pipe: Option<ChildStdin>,
+    rest: &'a [u8],
+}
+
+impl Input<'_> {
+    /// Writes a piece, and closes the pipe after the last one. Waits for ever once it is closed.
+    async fn write(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return pending().await };
+        if !self.rest.is_empty() {
+            match pipe.write(self.rest).await {
+                Ok(written) if written > 0 => self.rest = &self.rest[written..],
+                // A command that closes its input has read enough: that is its right.
+                Ok(_) | Err(_) => self.rest = &[],
+            }
+        }
+        if self.rest.is_empty() {
+            self.pipe = None;
+        }
+    }
+}
+
+/// What a command writes: the beginning is kept, the rest is read and dropped, so that the command never waits for us.
+struct Output<P> {
+    pipe: Option<P>,
+    kept: Vec<u8>,
+    max: usize,
+    piece: Box<[u8]>,
+}
+
+impl<P: AsyncRead + AsFd + Unpin> Output<P> {
+    fn new(pipe: Option<P>, max: usize) -> Self {
+        Output { pipe, kept: Vec::new(), max, piece: vec![0; 16 * 1024].into_boxed_slice() }
+    }
+
+    /// Reads a piece. Waits for ever once the pipe is closed.
+    async fn read(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return pending().await };
+        match pipe.read(&mut self.piece).await {
+            Ok(read) if read > 0 => self.keep(read),
+            Ok(_) | Err(_) => self.pipe = None,
+        }
+    }
+
+    /// Takes what is left in the pipe, without waiting.
+    ///
+    /// All that the command wrote is there when it has ended; to wait for the end of the stream would be to wait for whoever
+    /// inherited it. Past tokio, which may not know yet that there is something to read.
+    fn drain(&mut self) {
+        let Some(pipe) = self.pipe.take() else { return };
+        // No pipe holds more than a mebibyte by default; somebody left behind may fill it as fast as we read.
+        for _ in 0..(1 << 20) / self.piece.len() {
+            match rustix::io::read(&pipe, &mut *self.piece) {
+                Ok(read) if read > 0 => self.keep(read),
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, read: usize) {
+        let room = self.max.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&self.piece[..read.min(room)]);
+    }
+}

@@ -1,0 +1,231 @@
+//! Which process is it? A pid together with its start time and the boot; a pid alone may be anybody's tomorrow.
+//!
+//! Residual risk, accepted: a process group whose leader is gone is told by its number alone. A foreign group could have
+//! that number only if all pids had wrapped round and that group had lost its own leader as well.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use lidless_core::time::micros;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// The variable by which an instance carries the path of its slot.
+pub(crate) const SLOT_VARIABLE: &str = "LIDLESS_SLOT";
+/// The variable by which the main process is told from its children, which inherit the other one.
+pub(crate) const PID_VARIABLE: &str = "LIDLESS_PID";
+
+/// One life of a service's main process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    /// The boot that it lived in.
+    pub boot_id: String,
+    /// Its pid; also the number of its session and process group.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: start time in clock ticks since the boot. `exec` keeps it.
+    pub start_ticks: u64,
+    /// When it was launched, by CLOCK_BOOTTIME.
+    #[serde(rename = "started_us", with = "micros")]
+    pub started: Duration,
+}
+
+impl Instance {
+    /// Describes the calling process.
+    pub(crate) fn of_self(boot_id: &str) -> io::Result<Instance> {
+        let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+        let stat = stat(pid)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+        Ok(Instance { boot_id: boot_id.to_owned(), pid, start_ticks: stat.start_ticks, started: boottime() })
+    }
+
+    /// Whether this very process still lives. A zombie does not.
+    ///
+    /// An error (no more file descriptors, say) means that nobody knows; it must not be taken for "dead".
+    pub fn is_alive(&self, boot_id: &str) -> io::Result<bool> {
+        if self.boot_id != boot_id {
+            return Ok(false);
+        }
+        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.lives()))
+    }
+
+    /// Opens a handle to this very process; `None` when it is gone.
+    pub(crate) fn open(&self, boot_id: &str) -> io::Result<Option<OwnedFd>> {
+        if self.boot_id != boot_id {
+            return Ok(None);
+        }
+        open_verified(self.pid, self.start_ticks)
+    }
+
+    /// Lists the living members of its process group and session, itself included.
+    pub(crate) fn family(&self, boot_id: &str) -> io::Result<Vec<Member>> {
+        if self.boot_id != boot_id {
+            return Ok(Vec::new());
+        }
+        // The number was given away again: the kernel does that only after the last member is gone.
+        if stat(self.pid)?.is_some_and(|stat| stat.start_ticks != self.start_ticks) {
+            return Ok(Vec::new());
+        }
+        let mut members = Vec::new();
+        for pid in pids()? {
+            // A process that vanishes while we look is not a member any more.
+            let Some(stat) = stat(pid)? else { continue };
+            let ours = stat.group == self.pid || stat.session == self.pid;
+            if ours && stat.lives() && stat.start_ticks >= self.start_ticks {
+                members.push(Member { pid, start_ticks: stat.start_ticks });
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// A process that belongs to an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+}
+
+impl Member {
+    /// Opens a handle to this very process; `None` when it is gone.
+    pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
+        open_verified(self.pid, self.start_ticks)
+    }
+}
+
+/// The order matters: a handle is opened first, and then the start time read. If it is right now, the pid cannot have
+/// been anybody else's a moment before.
+fn open_verified(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
+    let handle = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        // A thread that is no process: the number is somebody else's now.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(None),
+        Err(err) => return Err(err.into()),
+    };
+    let same = stat(pid)?.is_some_and(|stat| stat.start_ticks == start_ticks && stat.lives());
+    Ok(same.then_some(handle))
+}
+
+/// Whether the process behind a handle has ended.
+pub(crate) fn has_ended(handle: impl AsFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(ready) if ready > 0)
+}
+
+/// What `/proc/PID/stat` says, as far as we need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) state: u8,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+    pub(crate) start_ticks: u64,
+}
+
+impl Stat {
+    fn lives(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// Reads `/proc/PID/stat`; `None` when there is no such process.
+pub(crate) fn stat(pid: i32) -> io::Result<Option<Stat>> {
+    // 52 numbers and a name of at most 64 bytes.
+    let mut text = [0_u8; 2048];
+    let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text));
+    match read {
+        Ok(length) => parse_stat(&text[..length]).map(Some),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) if err.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// The name may hold spaces, brackets and anything else: fields are counted from the last closing bracket.
+fn parse_stat(text: &[u8]) -> io::Result<Stat> {
+    let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has an unknown form");
+    let end = text.iter().rposition(|byte| *byte == b')').ok_or_else(odd)?;
+    let rest = std::str::from_utf8(&text[end + 1..]).map_err(|_| odd())?;
+    let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3).ok_or_else(odd);
+    Ok(Stat {
+        state: *field(3)?.as_bytes().first().ok_or_else(odd)?,
+        group: field(5)?.parse().map_err(|_| odd())?,
+        session: field(6)?.parse().map_err(|_| odd())?,
+        start_ticks: field(22)?.parse().map_err(|_| odd())?,
+    })
+}
+
+fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// Looks for a living instance whose record was lost: its environment names the slot, and its own pid.
+///
+/// A second proof, for a state directory that was deleted or damaged under a running service. Processes that overwrite
+/// their environment (some set their title so) are not found.
+pub(crate) fn find_unrecorded(slot: &Path, boot_id: &str) -> io::Result<Option<Instance>> {
+    let Some(slot) = slot.to_str() else { return Ok(None) };
+    let slot = format!("{SLOT_VARIABLE}={slot}");
+    for pid in pids()? {
+        // Other users' environments cannot be read; they are not ours either.
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { continue };
+        let own_pid = format!("{PID_VARIABLE}={pid}");
+        let has = |wanted: &str| environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes());
+        if !has(&slot) || !has(&own_pid) {
+            continue;
+        }
+        let Some(stat) = stat(pid)? else { continue };
+        if stat.lives() && stat.group == pid {
+            let boot_id = boot_id.to_owned();
+            let tick_ms = 1000 / rustix::param::clock_ticks_per_second().max(1);
+            let started = Duration::from_millis(stat.start_ticks.saturating_mul(tick_ms));
+            return Ok(Some(Instance { boot_id, pid, start_ticks: stat.start_ticks, started }));
+        }
+    }
+    Ok(None)
+}
+
+/// Identifies this boot of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Returns CLOCK_BOOTTIME: it also counts while the machine sleeps, and is one clock for all processes.
+pub(crate) fn boottime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
+        let line = b"42 (a) b (c)) S 1 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7777 1000 10 0\n";
+        let stat = parse_stat(line).expect("well-formed");
+        assert_eq!((stat.state, stat.group, stat.session, stat.start_ticks), (b'S', 42, 40, 7777));
+    }
+
+    #[test]
+    fn a_cut_line_is_an_error_and_not_a_dead_process() {
+        assert!(parse_stat(b"42 (a) S 1 42").is_err());
+        assert!(parse_stat(b"").is_err());
+    }
+
+    #[test]
+    fn a_pid_with_another_start_time_is_another_process() {
+        let boot = boot_id().expect("boot id");
+        let me = Instance::of_self(&boot).expect("self");
+        assert!(me.is_alive(&boot).expect("stat"));
+        let other = Instance { start_ticks: me.start_ticks + 1, ..me.clone() };
+        assert!(!other.is_alive(&boot).expect("stat"));
+        assert!(other.open(&boot).expect("open").is_none());
+        assert!(other.family(&boot).expect("family").is_empty());
+        assert!(!me.is_alive("another boot").expect("stat"));
+    }
+}
