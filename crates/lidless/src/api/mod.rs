@@ -1,0 +1,9 @@
+//! How does the command line reach the daemon? HTTP with JSON over a Unix socket; the peer's uid decides what it may do.
+
+pub mod client;
+mod gate;
+mod routes;
+mod server;
+
+pub use routes::{EventLine, RestartAnswer, RestartRequest};
+pub use server::{ServeError, Server};

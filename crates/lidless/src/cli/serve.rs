@@ -1,0 +1,186 @@
+//! `lidless serve`: how does the daemon begin, and how does it end?
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Globals;
+use super::exit::Exit;
+use crate::api::Server;
+use crate::config::{self, Resolved};
+use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
+use lidless_store::JournalError;
+
+/// More checks than this are worth a second thread.
+const SINGLE_THREAD_CHECKS_MAX: usize = 2_000;
+/// So many open files are enough.
+const DESCRIPTORS_MAX: u64 = 65_536;
+/// How long stopping one service may take at the end, beyond its own time-out.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Watches and heals until it is told to end.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lidless serve examples/quickstart/lidless.yaml\n  lidless serve --config /etc/lidless\n\n\
+    Services that lidless runs go on when it ends; the next lidless adopts them."
+)]
+pub struct ServeArgs {
+    /// The configuration: a file, or a folder with lidless.yaml
+    #[arg(value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where the command line reaches the daemon [default: lidless.sock beside the store]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Stop the services that lidless runs when it ends
+    #[arg(long)]
+    pub stop_services: bool,
+}
+
+/// Runs the daemon.
+pub fn run(args: &ServeArgs, globals: &Globals) -> Exit {
+    let paths = match &args.config {
+        Some(path) => vec![path.clone()],
+        None => globals.config_paths(),
+    };
+    let loaded = match config::load(&paths) {
+        Ok(loaded) => loaded,
+        Err(problems) => return globals.config_problems(&problems),
+    };
+    globals.config_warnings(&loaded.warnings);
+    globals.init_log();
+    raise_descriptors();
+    let checks: usize = loaded.resolved.services.iter().map(|service| service.checks.len()).sum();
+    match tokio_runtime(checks) {
+        Ok(tokio) => tokio.block_on(serve(args, globals, loaded.resolved)),
+        Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
+    }
+}
+
+/// Every check under way holds a descriptor, and the usual soft limit of 1024 is for programs that use `select`.
+///
+/// Services that lidless runs inherit the limit. The hard one they could have reached themselves; one that sizes tables by it
+/// would suffer from a billion, so it stays at a number that systemd, too, finds harmless.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(err) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(error = %err, "The limit of open files stays as it is.");
+    }
+}
+
+/// One thread costs least; many checks are worth two.
+pub(super) fn tokio_runtime(checks: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = if checks > SINGLE_THREAD_CHECKS_MAX {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2);
+        builder
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().thread_name("lidless").build()
+}
+
+async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit {
+    let store = resolved.store_path.clone();
+    let state_dir = store.parent().unwrap_or(Path::new(".")).to_owned();
+    let socket = args.socket.clone().unwrap_or_else(|| super::socket_for_store(&store));
+    let Booted { daemon, handle, managed, replayed } =
+        match runtime::boot(&resolved, Some(&store), &state_dir) {
+            Ok(booted) => booted,
+            Err(err) => return boot_failed(globals, &err),
+        };
+    let server = match Server::bind(&socket, resolved.web).await {
+        Ok(server) => server,
+        Err(err) => {
+            let hint = "stop the other lidless, or choose another --socket or web.listen";
+            return globals.fail_with(Exit::Unreachable, &err, Some(hint));
+        }
+    };
+    let services = resolved.services.len();
+    let web = server.web().map_or_else(String::new, |web| format!("http://{web}"));
+    tracing::info!(services, socket = %socket.display(), store = %store.display(), web, replayed, "Watching.");
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone()));
+    let patting = tokio::spawn(systemd_notify::pat(handle, stop.clone()));
+    let signals = tokio::spawn(ended_by_signal(stop.clone()));
+    systemd_notify::ready();
+    let drained = daemon.run(stop.clone()).await;
+    systemd_notify::stopping();
+    stop.cancel();
+    signals.abort();
+    for task in [serving, patting] {
+        if let Err(err) = task.await {
+            tracing::error!(error = %err, "A task was lost; this is a bug in lidless.");
+        }
+    }
+    for cut in &drained.cut {
+        tracing::warn!(act = %cut, "Cut off; the next lidless finds out what became of it.");
+    }
+    if args.stop_services {
+        for (name, process) in &managed {
+            match process.stop(STOP_GRACE).await {
+                Ok(_) => tracing::info!(service = %name, "Stopped."),
+                Err(err) => tracing::error!(service = %name, error = %err, "Not stopped."),
+            }
+        }
+    } else if !managed.is_empty() {
+        tracing::info!(services = managed.len(), "Services go on without us; the next lidless adopts them.");
+    }
+    match drained.journal {
+        None => Exit::Ok,
+        Some(why) => {
+            globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
+        }
+    }
+}
+
+/// Explains why the daemon cannot begin.
+pub(super) fn boot_failed(globals: &Globals, err: &BootError) -> Exit {
+    let journal = match err {
+        BootError::Journal(err) | BootError::Recover(RecoverError::Journal(err)) => Some(err),
+        BootError::Recover(RecoverError::Illegal(_)) | BootError::Driver(_) | BootError::Thread(_) => None,
+    };
+    match (journal, err) {
+        (Some(err), _) => globals.fail_with(journal_exit(err), err, err.hint()),
+        (None, BootError::Driver(_)) => {
+            globals.fail_with(Exit::Config, err, Some("`lidless check --live` tells more"))
+        }
+        (None, BootError::Thread(_)) => globals.fail_with(Exit::TryAgain, err, None),
+        (None, _) => globals.fail_with(
+            Exit::Unreachable,
+            err,
+            Some("`lidless store verify` names the first broken row"),
+        ),
+    }
+}
+
+/// The exit code of a journal that cannot be used.
+fn journal_exit(err: &JournalError) -> Exit {
+    if matches!(err, JournalError::Permission { .. } | JournalError::ReadOnly { .. }) {
+        Exit::Permission
+    } else {
+        Exit::Unreachable
+    }
+}
+
+/// Ends us on SIGTERM and SIGINT.
+pub(super) async fn ended_by_signal(stop: CancellationToken) -> Option<i32> {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("Signals cannot be caught.");
+        return None;
+    };
+    let number = tokio::select! {
+        _ = term.recv() => 15,
+        _ = int.recv() => 2,
+        () = stop.cancelled() => return None,
+    };
+    tracing::info!(signal = number, "Ending.");
+    stop.cancel();
+    Some(number)
+}

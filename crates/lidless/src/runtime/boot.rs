@@ -1,0 +1,72 @@
+//! How is a daemon put together from a configuration? Open the journal, recover, build the drivers, make the dispatcher.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lidless_core::engine::Engine;
+use lidless_drivers::process::ManagedProcess;
+use lidless_store::{Journal, JournalError, Reopen, SqliteJournal};
+
+use super::clock::Clock;
+use super::dispatcher::Daemon;
+use super::drivers::{self, DriverError};
+use super::handle::{Handle, Options};
+use super::recover::{RecoverError, Recovered, recover};
+use crate::config::Resolved;
+
+/// A daemon, ready to run.
+pub struct Booted {
+    /// The dispatcher.
+    pub daemon: Daemon,
+    /// Reaches it.
+    pub handle: Handle,
+    /// The processes that lidless runs itself, by service.
+    pub managed: Vec<(String, Arc<ManagedProcess>)>,
+    /// How many records were replayed after the snapshot.
+    pub replayed: u64,
+}
+
+/// Why it cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The journal cannot be opened.
+    #[error("cannot open the journal")]
+    Journal(#[from] JournalError),
+    /// The engine cannot come back.
+    #[error("cannot recover from the journal")]
+    Recover(#[from] RecoverError),
+    /// The system allows no further thread.
+    #[error("cannot start the journal's writer")]
+    Thread(#[from] std::io::Error),
+    /// A driver cannot be built.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// Puts a daemon together. Without a journal nothing is kept. `state_dir` is where processes are remembered.
+///
+/// Must be called within a tokio runtime.
+pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Result<Booted, BootError> {
+    let seed = u64::from(std::process::id());
+    let (recovered, journal) = match journal {
+        None => {
+            let engine = Engine::new(seed);
+            (Recovered { engine, clock: Clock::resume(None), replayed: 0 }, None)
+        }
+        Some(path) => {
+            let mut journal = SqliteJournal::open(path)?;
+            let recovered = recover(&mut journal, seed)?;
+            let path: PathBuf = path.to_owned();
+            let reopen: Reopen = Box::new(move || {
+                SqliteJournal::open(&path).map(|journal| Box::new(journal) as Box<dyn Journal>)
+            });
+            (recovered, Some((Box::new(journal) as Box<dyn Journal>, reopen)))
+        }
+    };
+    let replayed = recovered.replayed;
+    let drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
+    let managed = drivers.managed();
+    let spec = Arc::new(resolved.spec.clone());
+    let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal })?;
+    Ok(Booted { daemon, handle, managed, replayed })
+}

@@ -1,0 +1,96 @@
+//! How is the daemon reached from elsewhere in the process? What it is made of, what it tells, and what it can be asked.
+
+use std::sync::Arc;
+
+use lidless_core::effect::{Command, Reply};
+use lidless_core::engine::Engine;
+use lidless_core::id::Seq;
+use lidless_core::spec::Spec;
+use lidless_core::time::Now;
+use lidless_store::{Journal, Reopen};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::drivers::Drivers;
+use super::recover::Recovered;
+use crate::telemetry::Counters;
+use crate::words::Told;
+
+/// What a daemon is made of.
+pub struct Options {
+    /// What to look after.
+    pub spec: Arc<Spec>,
+    /// How to ask and how to act.
+    pub drivers: Drivers,
+    /// The engine as the journal left it, and its clock.
+    pub recovered: Recovered,
+    /// Where to write; none keeps nothing.
+    pub journal: Option<(Box<dyn Journal>, Reopen)>,
+}
+
+/// What was under way when lidless had to end.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// Acts that were cut off; the next lidless finds out what became of them.
+    pub cut: Vec<String>,
+    /// Why the journal could not be closed in good order, if it could not.
+    pub journal: Option<String>,
+}
+
+/// What a query sees.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The time of the query.
+    pub now: Now,
+    /// The last record that is durable.
+    pub durable: Seq,
+    /// Probes ended since the start.
+    pub probes: u64,
+    /// Counted from the records since the start.
+    pub counters: &'a Counters,
+}
+
+pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;
+
+pub(super) enum Message {
+    Query(Query),
+    Command(Command, oneshot::Sender<Reply>),
+}
+
+/// The daemon is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("lidless is ending")]
+pub struct Lost;
+
+/// Reaches a daemon from elsewhere in the process.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) feed: broadcast::Sender<Arc<Told>>,
+}
+
+impl Handle {
+    /// Reads something of the engine's state.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Lost> {
+        let (send, receive) = oneshot::channel();
+        let query: Query = Box::new(move |view| drop(send.send(read(view))));
+        self.messages.send(Message::Query(query)).await.map_err(|_| Lost)?;
+        receive.await.map_err(|_| Lost)
+    }
+
+    /// Asks the engine for something.
+    pub async fn command(&self, command: Command) -> Result<Reply, Lost> {
+        let (send, receive) = oneshot::channel();
+        self.messages.send(Message::Command(command, send)).await.map_err(|_| Lost)?;
+        receive.await.map_err(|_| Lost)
+    }
+
+    /// Hears of every record from now on, once it is durable. A slow listener loses the oldest and is told so.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.feed.subscribe()
+    }
+}

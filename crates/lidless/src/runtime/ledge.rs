@@ -1,0 +1,72 @@
+//! What waits for the journal? Effects are held here until the events that decided them are durable.
+//!
+//! **Invariant:** an effect leaves only with its events durable. The one exception is a journal that cannot be written:
+//! then healing goes on unjournalled, and only what moves value stays.
+
+use std::collections::VecDeque;
+
+use lidless_core::effect::{Effect, Reply};
+use lidless_core::event::Record;
+use lidless_core::id::Seq;
+use lidless_core::pipeline::plan::StepCall;
+use tokio::sync::oneshot;
+
+/// The waiting effects and records, in order.
+#[derive(Debug, Default)]
+pub(super) struct Ledge {
+    effects: VecDeque<(Seq, Effect)>,
+    records: VecDeque<Record>,
+    replies: VecDeque<(Seq, oneshot::Sender<Reply>, Reply)>,
+}
+
+impl Ledge {
+    /// Puts a turn's records and effects down. The effects wait for `upto`, the last record of their turn.
+    pub(super) fn put(&mut self, records: &[Record], effects: Vec<Effect>, upto: Seq) {
+        self.records.extend(records.iter().cloned());
+        self.effects.extend(effects.into_iter().map(|effect| (upto, effect)));
+    }
+
+    /// Puts an answer down: whoever asked must not be told of what a crash could still undo.
+    pub(super) fn put_reply(&mut self, to: oneshot::Sender<Reply>, reply: Reply, upto: Seq) {
+        self.replies.push_back((upto, to, reply));
+    }
+
+    /// Gives the answers whose records are durable; all of them, where the journal cannot be written.
+    pub(super) fn answer(&mut self, seq: Seq, degraded: bool) {
+        while self.replies.front().is_some_and(|(upto, ..)| degraded || *upto <= seq) {
+            if let Some((_, to, reply)) = self.replies.pop_front() {
+                // Whoever asked may have gone; what was begun goes on.
+                drop(to.send(reply));
+            }
+        }
+    }
+
+    /// Takes off what is durable now.
+    pub(super) fn durable(&mut self, seq: Seq) -> (Vec<Effect>, Vec<Record>) {
+        let count = self.effects.partition_point(|(upto, _)| *upto <= seq);
+        let effects = self.effects.drain(..count).map(|(_, effect)| effect).collect();
+        let count = self.records.partition_point(|record| record.seq <= seq);
+        (effects, self.records.drain(..count).collect())
+    }
+
+    /// The first record that waits.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.records.front().map(|record| record.seq)
+    }
+
+    /// The journal cannot be written: takes off everything that may be done and told without it.
+    pub(super) fn unjournalled(&mut self) -> (Vec<Effect>, Vec<Record>) {
+        let (stay, go): (VecDeque<_>, VecDeque<_>) =
+            self.effects.drain(..).partition(|(_, effect)| needs_journal(effect));
+        self.effects = stay;
+        (go.into_iter().map(|(_, effect)| effect).collect(), self.records.drain(..).collect())
+    }
+}
+
+/// Whether an effect must never outrun its record, whatever happens.
+fn needs_journal(effect: &Effect) -> bool {
+    match effect {
+        Effect::Perform { call, .. } => matches!(call, StepCall::External),
+        Effect::Confirm { .. } | Effect::Deliver { .. } | Effect::ProbeAt { .. } => false,
+    }
+}

@@ -1,0 +1,25 @@
+//! How does the engine meet the world? One dispatcher owns it; probes and acts run beside it and report back.
+//!
+//! Nothing is decided here: inputs go in, durable records come out first, then their effects are performed.
+
+mod boot;
+mod clock;
+mod dispatcher;
+mod drivers;
+mod effects;
+mod handle;
+mod ledge;
+mod notify;
+mod outflow;
+mod recover;
+mod scheduler;
+pub mod status;
+pub mod systemd_notify;
+
+pub use boot::{BootError, Booted, boot};
+pub use clock::Clock;
+pub use dispatcher::Daemon;
+pub use drivers::{DriverError, Drivers, build as build_drivers};
+pub use handle::{Drained, Handle, Lost, Options, View};
+pub use notify::Message as NoticeMessage;
+pub use recover::{RecoverError, Recovered, recover};

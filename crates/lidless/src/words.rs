@@ -1,0 +1,270 @@
+//! What does an event say to people? One line each, with names in place of ids.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lidless_core::event::{Because, Confirmation, Event, Outcome, Record, Verdict};
+use lidless_core::health::Health;
+use lidless_core::id::{CheckId, IncidentId, RunId, ServiceId};
+use lidless_core::pipeline::plan::{Purpose, StepSpec};
+use lidless_core::state::State;
+
+/// Names for the ids in records, learnt from the records themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    services: Vec<String>,
+    checks: Vec<(ServiceId, String)>,
+    incidents: BTreeMap<IncidentId, ServiceId>,
+    runs: BTreeMap<RunId, (Option<ServiceId>, Vec<String>)>,
+}
+
+/// A record in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// The record.
+    pub record: Record,
+    /// The service that it is about.
+    pub service: Option<String>,
+    /// The check that it is about.
+    pub check: Option<String>,
+    /// One line for people.
+    pub text: String,
+}
+
+impl Names {
+    /// Returns the names that a state knows; records after it may be told.
+    pub fn of(state: &State) -> Names {
+        let incidents = state.incidents.values().map(|incident| (incident.id, incident.service));
+        let runs = state.runs.values().map(|run| (run.id, (run.purpose.service(), step_names(&run.steps))));
+        Names {
+            services: state.services.iter().map(|service| service.name.clone()).collect(),
+            checks: state.checks.iter().map(|check| (check.service, check.name.clone())).collect(),
+            incidents: incidents.collect(),
+            runs: runs.collect(),
+        }
+    }
+
+    /// Puts the next record into words. Records must come in order.
+    pub fn tell(&mut self, record: Record) -> Told {
+        self.learn(&record.event);
+        let (service, check) = self.about(&record.event);
+        let text = self.line(&record.event, record.at.monotonic);
+        match &record.event {
+            Event::RunFinished { run, .. } => drop(self.runs.remove(run)),
+            Event::IncidentClosed { incident, .. } => {
+                self.incidents.remove(incident);
+            }
+            _ => {}
+        }
+        Told {
+            service: service.map(|id| self.service(id).to_owned()),
+            check: check.map(|id| self.check(id).to_owned()),
+            record,
+            text,
+        }
+    }
+
+    fn learn(&mut self, event: &Event) {
+        match event {
+            Event::ConfigApplied { spec, services, checks } => {
+                for ((service, id), check_ids) in spec.services.iter().zip(services).zip(checks) {
+                    put(&mut self.services, id.index(), service.name.clone());
+                    for (check, check_id) in service.checks.iter().zip(check_ids) {
+                        put(&mut self.checks, check_id.index(), (*id, check.name.clone()));
+                    }
+                }
+            }
+            Event::IncidentOpened { incident, service, .. } => {
+                self.incidents.insert(*incident, *service);
+            }
+            Event::RunCreated { run, purpose, steps } => {
+                self.runs.insert(*run, (purpose.service(), step_names(steps)));
+            }
+            _ => {}
+        }
+    }
+
+    fn about(&self, event: &Event) -> (Option<ServiceId>, Option<CheckId>) {
+        let of_check = |id: &CheckId| (self.checks.get(id.index()).map(|(service, _)| *service), Some(*id));
+        let of_run = |id: &RunId| (self.runs.get(id).and_then(|(service, _)| *service), None);
+        match event {
+            Event::HealthChanged { check, .. }
+            | Event::IncidentOpened { check, .. }
+            | Event::IncidentMerged { check, .. } => of_check(check),
+            Event::IncidentClosed { incident, .. }
+            | Event::HealHeld { incident, .. }
+            | Event::BackedOff { incident, .. }
+            | Event::GaveUp { incident, .. } => (self.incidents.get(incident).copied(), None),
+            Event::RunCreated { run, .. }
+            | Event::StepIntent { run, .. }
+            | Event::StepOutcome { run, .. }
+            | Event::StepConfirmed { run, .. }
+            | Event::StepRetry { run, .. }
+            | Event::StepLeftToVerify { run, .. }
+            | Event::StepHeld { run, .. }
+            | Event::RunFinished { run, .. } => of_run(run),
+            Event::Intervention { service, .. } => (Some(*service), None),
+            Event::NoticeOwed { what, .. } => {
+                (what.incident().and_then(|incident| self.incidents.get(&incident).copied()), None)
+            }
+            Event::Started { .. }
+            | Event::Stopped { .. }
+            | Event::Marked
+            | Event::ConfigApplied { .. }
+            | Event::NoticeDelivered { .. }
+            | Event::NoticeFailed { .. }
+            | Event::StoreDegraded { .. }
+            | Event::StoreRecovered => (None, None),
+        }
+    }
+
+    fn service(&self, id: ServiceId) -> &str {
+        self.services.get(id.index()).map_or("?", String::as_str)
+    }
+
+    fn check(&self, id: CheckId) -> &str {
+        self.checks.get(id.index()).map_or("?", |(_, name)| name.as_str())
+    }
+
+    fn step(&self, run: RunId, step: u32) -> &str {
+        let steps = self.runs.get(&run).map(|(_, steps)| steps.as_slice()).unwrap_or_default();
+        steps.get(step as usize).map_or("?", String::as_str)
+    }
+
+    /// Returns the line. Engine times in it are told as waits from `now`, the record's own time.
+    fn line(&self, event: &Event, now: Duration) -> String {
+        match event {
+            Event::Started { version, .. } => format!("lidless {version} started"),
+            Event::Stopped { why } => format!("lidless stopped: {why}"),
+            Event::Marked => "still watching".to_owned(),
+            Event::ConfigApplied { spec, .. } => {
+                let checks: usize = spec.services.iter().map(|service| service.checks.len()).sum();
+                format!("configuration in force: {} services, {checks} checks", spec.services.len())
+            }
+            Event::HealthChanged { to, failure, reason, .. } => {
+                let why = failure.as_ref().map(|failure| &failure.detail).or(reason.as_ref());
+                let count = match to {
+                    Health::Suspect { fails } => format!(" ({fails})"),
+                    Health::Recovering { passes } => format!(" ({passes})"),
+                    Health::Unknown | Health::Up | Health::Down => String::new(),
+                };
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                format!("{}{count}{why}", to.word())
+            }
+            Event::IncidentOpened { incident, failure, .. } => {
+                format!("{incident} opened: {}", failure.detail)
+            }
+            Event::IncidentMerged { incident, failure, .. } => {
+                format!("{incident} joined: {}", failure.detail)
+            }
+            Event::IncidentClosed { incident, healed_by: Some(run), .. } => {
+                format!("{incident} closed, healed by {run}")
+            }
+            Event::IncidentClosed { incident, healed_by: None, .. } => {
+                format!("{incident} closed, recovered by itself")
+            }
+            Event::HealHeld { because, .. } => {
+                format!("heal held: {}", because_text(because, |id| self.service(id).to_owned()))
+            }
+            Event::BackedOff { until, .. } => {
+                format!("next heal not before {}", span(until.saturating_sub(now)))
+            }
+            Event::GaveUp { attempts, retry_at, .. } => {
+                format!("gave up after {attempts} heals; next try in {}", span(retry_at.saturating_sub(now)))
+            }
+            Event::RunCreated { run, purpose, steps } => {
+                let steps: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+                format!("{run} {}: {}", purpose_text(purpose), steps.join(" → "))
+            }
+            Event::StepIntent { run, step, .. } => format!("→ {}", self.step(*run, *step)),
+            Event::StepOutcome { outcome, .. } => outcome_text(outcome),
+            Event::StepConfirmed { answer, .. } => match answer {
+                Confirmation::Applied { evidence } => format!("looked it up: done ({evidence})"),
+                Confirmation::NotApplied { evidence } => format!("looked it up: not done ({evidence})"),
+                Confirmation::StillUnknown { reason, .. } => {
+                    format!("looked it up: still unknown ({reason})")
+                }
+            },
+            Event::StepRetry { not_before, .. } => {
+                format!("again in {}", span(not_before.saturating_sub(now)))
+            }
+            Event::StepLeftToVerify { .. } => "outcome unknown: the checks will tell".to_owned(),
+            Event::StepHeld { reason, .. } => format!("waits for a person: {reason}"),
+            Event::RunFinished { run, verdict: Verdict::Done } => format!("{run} done"),
+            Event::RunFinished { run, verdict: Verdict::Failed { name, reason, .. } } => {
+                format!("{run} failed at {name}: {reason}")
+            }
+            Event::NoticeOwed { notice, .. } => format!("{notice} owed"),
+            Event::NoticeDelivered { notice } => format!("{notice} delivered"),
+            Event::NoticeFailed { notice, reason, .. } => format!("{notice} not delivered: {reason}"),
+            Event::Intervention { by, what, .. } => format!("{by}: {what}"),
+            Event::StoreDegraded { reason } => format!("journal cannot be written: {reason}"),
+            Event::StoreRecovered => "journal written again, nothing lost".to_owned(),
+        }
+    }
+}
+
+/// Says in words what became of an attempt.
+pub fn outcome_text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Applied { output } | Outcome::Found { output } => output.clone(),
+        Outcome::NotApplied { reason } => format!("failed: {reason}"),
+        Outcome::Unavailable { reason } => format!("could not be tried: {reason}"),
+        Outcome::Unknown { reason } => format!("outcome unknown: {reason}"),
+    }
+}
+
+/// Says in words why a heal is not done.
+pub fn because_text(because: &Because, name: impl Fn(ServiceId) -> String) -> String {
+    match because {
+        Because::DependencyDown { service } => {
+            format!("{}, which it depends on, has an incident", name(*service))
+        }
+        Because::HostBudgetSpent => "the host's budget of heals is spent".to_owned(),
+        Because::NoHeal => "its configuration names no heal".to_owned(),
+        Because::ExitCode { code } => {
+            format!("it ended with exit code {code}, which means: do not restart me")
+        }
+    }
+}
+
+/// Writes a span of time as people do: "340 ms", "2.1 s", "4 min 10 s", "2 h 5 min", "3 d 4 h".
+pub fn span(time: Duration) -> String {
+    let secs = time.as_secs();
+    match secs {
+        0 if time.as_micros() < 1000 => format!("{} µs", time.as_micros()),
+        0 => format!("{} ms", time.as_millis()),
+        1..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{secs} s"),
+        60..3600 => two((secs / 60, "min"), (secs % 60, "s")),
+        3600..86_400 => two((secs / 3600, "h"), (secs % 3600 / 60, "min")),
+        _ => two((secs / 86_400, "d"), (secs % 86_400 / 3600, "h")),
+    }
+}
+
+fn two(large: (u64, &str), small: (u64, &str)) -> String {
+    match small.0 {
+        0 => format!("{} {}", large.0, large.1),
+        count => format!("{} {} {count} {}", large.0, large.1, small.1),
+    }
+}
+
+fn purpose_text(purpose: &Purpose) -> String {
+    match purpose {
+        Purpose::BringUp { .. } => "brings up".to_owned(),
+        Purpose::Heal { incident, .. } => format!("heals {incident}"),
+        Purpose::Manual { by, .. } => format!("asked for by {by}"),
+        Purpose::Pipeline { name } => format!("of pipeline {name}"),
+    }
+}
+
+fn step_names(steps: &[StepSpec]) -> Vec<String> {
+    steps.iter().map(|step| step.name.clone()).collect()
+}
+
+fn put<T: Default>(table: &mut Vec<T>, index: usize, value: T) {
+    if index >= table.len() {
+        table.resize_with(index + 1, T::default);
+    }
+    table[index] = value;
+}

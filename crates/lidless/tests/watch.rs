@@ -1,0 +1,219 @@
+//! Does `lidless watch` do the job of the watchdog script? Exit codes, the lines that scripts look for, and the counts.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
+
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use support::{Folder, free_port, lidless};
+
+fn watch(args: &[&str]) -> Output {
+    lidless().arg("watch").args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_service_that_never_recovers_is_restarted_twice_then_critical() {
+    let folder = Folder::new();
+    let log = folder.path().join("restarts");
+    let url = format!("http://127.0.0.1:{}/health", free_port());
+    let heal = format!("echo restarted >> {}", log.display());
+    let output = watch(&[&url, "--heal", &heal, "--tries", "3", "--settle", "10ms", "--once"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "restarted\nrestarted\n");
+    let said = text(&output.stderr);
+    let critical = said.lines().find(|line| line.contains("CRITICAL")).unwrap_or_default();
+    assert!(critical.ends_with(&format!("CRITICAL: {url} failed after 3 retries")), "{said}");
+    assert_eq!(critical.as_bytes()[2], b':', "a time stamp first: {critical}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_healthy_service_is_said_to_be_so_and_left_alone() {
+    let folder = Folder::new();
+    let log = folder.path().join("restarts");
+    let output =
+        watch(&["--name", "svc", "--heal", &format!("touch {}", log.display()), "--once", "--", "true"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+    assert!(!log.exists());
+}
+
+#[test]
+fn a_service_that_the_restart_mends_ends_well() {
+    let folder = Folder::new();
+    let file = folder.path().join("well").display().to_string();
+    let output = watch(&[
+        "--name",
+        "svc",
+        "--heal",
+        &format!("touch {file}"),
+        "--settle",
+        "10ms",
+        "--once",
+        "--",
+        "test",
+        "-f",
+        &file,
+    ]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+}
+
+#[test]
+fn one_try_restarts_nothing() {
+    let folder = Folder::new();
+    let log = folder.path().join("restarts");
+    let heal = format!("touch {}", log.display());
+    let output = watch(&["--name", "svc", "--heal", &heal, "--tries", "1", "--once", "--", "false"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("CRITICAL: svc failed after 1 retries"));
+    assert!(!log.exists());
+}
+
+#[test]
+fn what_cannot_be_asked_is_critical_but_restarts_nothing() {
+    let folder = Folder::new();
+    let log = folder.path().join("restarts");
+    let heal = format!("touch {}", log.display());
+    let output = watch(&["http://nonexistent.invalid/", "--heal", &heal, "--settle", "10ms", "--once"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot resolve"), "{}", text(&output.stderr));
+    assert!(!log.exists(), "a broken resolver is not the service's fault");
+}
+
+#[test]
+fn a_mistake_in_a_flag_is_a_usage_error_with_an_example() {
+    for args in
+        [&["tcp://127.0.0.1:1", "--tries", "many"][..], &["tcp://127.0.0.1:1", "--every", "5"], &["--once"]]
+    {
+        let output = watch(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+        assert!(!text(&output.stderr).is_empty());
+    }
+    let output = watch(&["http://127.0.0.1:port/", "--once"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
+#[test]
+fn without_once_it_stays_and_heals_again_and_again() {
+    let folder = Folder::new();
+    let file = folder.path().join("well");
+    let child = lidless()
+        .args([
+            "watch",
+            "--every",
+            "50ms",
+            "--settle",
+            "10ms",
+            "--tries",
+            "100/1h",
+            "--fail-after",
+            "1",
+            "--heal",
+        ])
+        .arg(format!("touch {}", file.display()))
+        .args(["--", "test", "-f"])
+        .arg(&file)
+        .stdout(std::fs::File::create(folder.path().join("lines")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut child = support::Guarded(child);
+    let lines = folder.path().join("lines");
+    let closed = || std::fs::read_to_string(&lines).unwrap().matches("\"incident_closed\"").count();
+    for heals in 1..=3 {
+        support::wait_until(Duration::from_secs(20), "it is healed", || closed() == heals);
+        std::fs::remove_file(&file).unwrap();
+    }
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    let text = std::fs::read_to_string(&lines).unwrap();
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");
+}
+
+#[test]
+fn save_keeps_the_same_thing_as_configuration() {
+    let folder = Folder::new();
+    let file = folder.path().join("lidless.yaml");
+    let save = |args: &[&str]| {
+        let output = lidless().arg("watch").args(args).arg("--save").arg(&file).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    save(&[
+        "http://127.0.0.1:8080/health",
+        "--name",
+        "api",
+        "--heal",
+        "systemctl restart api",
+        "--every",
+        "5s",
+    ]);
+    save(&["--unit", "worker"]);
+    let output = lidless().arg("check").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let before = std::fs::read_to_string(&file).unwrap();
+    let again = lidless().args(["watch", "--unit", "worker", "--save"]).arg(&file).output().unwrap();
+    assert_eq!(again.status.code(), Some(3), "the same name twice");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before, "a file that would be bad is left as it was");
+}
+
+#[test]
+fn once_ends_when_a_first_failure_passes_before_it_counts() {
+    let folder = Folder::new();
+    let file = folder.path().join("asked").display().to_string();
+    // The first question fails, every later one is answered well: it never is down.
+    let script = format!("test -f {file} || {{ touch {file}; exit 1; }}");
+    let output = watch(&[
+        "--name",
+        "svc",
+        "--once",
+        "--fail-after",
+        "3",
+        "--every",
+        "50ms",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+}
+
+#[test]
+fn once_in_json_writes_nothing_but_json_and_says_how_it_ended() {
+    for (command, code, healthy) in [("true", 0, true), ("false", 1, false)] {
+        let output = watch(&["--json", "--name", "svc", "--tries", "1", "--once", "--", command]);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        let lines: Vec<serde_json::Value> =
+            text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = lines.last().unwrap();
+        assert_eq!((&last["schema"], &last["name"]), (&"lidless/watch/1".into(), &"svc".into()));
+        assert_eq!((last["healthy"].as_bool(), last["error"].is_null()), (Some(healthy), healthy));
+        assert_eq!(text(&output.stderr).contains("CRITICAL"), !healthy);
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_it() {
+    let mut child = lidless()
+        .args(["watch", "--every", "50ms", "--", "true"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut code = None;
+    support::wait_until(Duration::from_secs(20), "it ends", || {
+        code = child.try_wait().unwrap().map(|status| status.code());
+        code.is_some()
+    });
+    assert_eq!(code.flatten(), Some(0));
+}
+
+#[test]
+fn a_name_of_which_no_key_can_be_made_is_still_a_name() {
+    let output = watch(&["--name", "日本", "--once", "--", "true"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "日本 is healthy\n"));
+}
