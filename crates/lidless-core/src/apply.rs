@@ -94,7 +94,7 @@ impl State {
                     exit_code: failure.exit_code,
                     held: None,
                     heals: 0,
-                    told: false,
+                    told: Vec::new(),
                 };
                 self.incidents.insert(*incident, opened);
                 self.next_incident = self.next_incident.max(incident.0 + 1);
@@ -170,7 +170,7 @@ impl State {
             Event::NoticeOwed { notice, what } => {
                 let owed = Owed { what: what.clone(), since: at, failures: 0, retry_at: at.monotonic };
                 if let Some(incident) = what.incident().and_then(|id| self.incidents.get_mut(&id)) {
-                    incident.told = true;
+                    incident.told.push(what.clone());
                 }
                 self.outbox.insert(*notice, owed);
                 self.next_notice = self.next_notice.max(notice.0 + 1);
@@ -229,17 +229,27 @@ impl State {
         match outcome {
             Outcome::Unavailable { .. } => {
                 service.unavailable += 1;
-                match purpose {
-                    Purpose::Heal { .. } | Purpose::Manual { .. } => {
-                        service.heals.take_back(created);
-                        self.host_heals.take_back(created);
-                    }
-                    Purpose::BringUp { .. } | Purpose::Pipeline { .. } => {}
-                }
+                self.take_back(purpose, created);
             }
             Outcome::Applied { .. } | Outcome::Found { .. } => service.unavailable = 0,
             Outcome::NotApplied { .. } | Outcome::Unknown { .. } => {}
         }
+    }
+
+    /// Takes an act that was never done out of the budgets, and out of what was done for the incident.
+    fn take_back(&mut self, purpose: &Purpose, created: Duration) {
+        let service = match purpose {
+            Purpose::Heal { service, incident } => {
+                if let Some(incident) = self.incidents.get_mut(incident) {
+                    incident.heals = incident.heals.saturating_sub(1);
+                }
+                service
+            }
+            Purpose::Manual { service, .. } => service,
+            Purpose::BringUp { .. } | Purpose::Pipeline { .. } => return,
+        };
+        self.services[service.index()].heals.take_back(created);
+        self.host_heals.take_back(created);
     }
 
     /// A heal that proved to have had no effect is taken back like one that could not be tried; it is decided anew.
@@ -249,8 +259,10 @@ impl State {
             (Confirmation::Applied { .. }, _) => service.unavailable = 0,
             (Confirmation::NotApplied { .. }, Purpose::Heal { .. }) => {
                 service.unavailable += 1;
-                service.heals.take_back(created);
-                self.host_heals.take_back(created);
+                // Once. An act that is proved undone again and again is one that does not work, and the budget ends it.
+                if service.unavailable == 1 {
+                    self.take_back(purpose, created);
+                }
             }
             (
                 Confirmation::NotApplied { .. },
@@ -263,8 +275,11 @@ impl State {
     /// A row of failures does not go on over a time in which nobody asked; nor do waits over a boot of the machine, which
     /// is a restart of everything.
     fn forget_what_was_passing(&mut self, at: Now, new_boot: bool) {
-        for check in &mut self.checks {
-            if matches!(check.health, Health::Suspect { .. }) {
+        for (index, check) in self.checks.iter_mut().enumerate() {
+            let id = CheckId(u32::try_from(index).unwrap_or(u32::MAX));
+            let counted = self.incidents.values().any(|incident| incident.checks.contains(&id));
+            // Down without an incident cannot be, and would never open one: whatever led to it, it is asked anew.
+            if matches!(check.health, Health::Suspect { .. }) || (check.health.is_down() && !counted) {
                 (check.health, check.since, check.first_sign) = (Health::Unknown, at, Duration::ZERO);
             }
         }

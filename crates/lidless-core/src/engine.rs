@@ -25,6 +25,9 @@ use crate::{configure, outbox, policy, watch};
 /// Without anything else to record, the journal is marked this often: so exact is "not measured" after a crash.
 pub const MARK_EVERY: Duration = Duration::from_secs(60);
 
+/// A mark may be late by this much, on a busy machine.
+pub const MARK_SLACK: Duration = Duration::from_secs(5);
+
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
@@ -33,6 +36,8 @@ pub struct Engine {
     seed: u64,
     /// `next_wake` as of the last turn that changed anything.
     wake: Option<Duration>,
+    /// When the last input came, in engine time.
+    last_input: Duration,
 }
 
 impl Engine {
@@ -43,7 +48,7 @@ impl Engine {
 
     /// Returns an engine that goes on from a snapshot; `apply` the records after it, then `handle(Started)`.
     pub fn restore(seed: u64, state: State) -> Engine {
-        Engine { state, scratch: Scratch::default(), seed, wake: None }
+        Engine { state, scratch: Scratch::default(), seed, wake: None, last_input: Duration::ZERO }
     }
 
     /// Applies a record of the journal: recovery, replay, reports.
@@ -65,6 +70,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input) -> Turn {
         let monotonic = whole_micros(now.monotonic).max(self.state.at.monotonic);
         let now = Now { monotonic, ..now };
+        self.note_sleep(monotonic);
         let mut t = Turning {
             state: &mut self.state,
             scratch: &mut self.scratch,
@@ -79,6 +85,40 @@ impl Engine {
             self.wake = self.find_wake();
         }
         turn
+    }
+
+    /// Notices that no input came for longer than we can have been idle: then nobody else's clock went on either.
+    fn note_sleep(&mut self, now: Duration) {
+        let gap = now.saturating_sub(std::mem::replace(&mut self.last_input, now));
+        if !self.state.running || gap <= MARK_EVERY + MARK_SLACK {
+            return;
+        }
+        for (id, run) in &self.state.runs {
+            if matches!(run.phase, Phase::InFlight { .. }) {
+                *self.scratch.slept.entry(*id).or_default() += gap;
+            }
+        }
+    }
+
+    /// Whether an effect that had to wait for its record may still be performed.
+    ///
+    /// Time goes on while the disk doesn't: by now the step may be in doubt, held or tried again, and an effect that comes
+    /// then comes a second time. One that is not wanted is dropped, for whatever the engine concluded already counts.
+    pub fn still_wanted(&self, effect: &Effect, now: Duration) -> bool {
+        let at = |run: &RunId, step: &u32, attempt: &u32| {
+            let run = self.state.runs.get(run)?;
+            (run.at == *step && run.attempt == *attempt).then_some(&run.phase)
+        };
+        match effect {
+            Effect::Perform { run, step, attempt, deadline, .. } => {
+                matches!(at(run, step, attempt), Some(Phase::InFlight { .. })) && now < *deadline
+            }
+            Effect::Confirm { run, step, attempt, .. } => {
+                matches!(at(run, step, attempt), Some(Phase::InDoubt { .. }))
+            }
+            Effect::Deliver { notice } => self.state.outbox.contains_key(notice),
+            Effect::ProbeAt { .. } => true,
+        }
     }
 
     /// When `Input::Tick` is due, in engine time. None while there is nothing to wait for.
@@ -202,6 +242,7 @@ fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turning<'_>)) {
     let (Some(purpose), false) = (purpose, t.state.runs.contains_key(&id)) else { return };
     t.scratch.asking.remove(&id);
     t.scratch.second_looks.remove(&id);
+    t.scratch.slept.remove(&id);
     let Some(service) = purpose.service() else { return };
     let mut last: Option<Ended> = None;
     let mut verdict = None;
@@ -257,8 +298,12 @@ fn moving_if_moved(t: &mut Turning<'_>, run: RunId) {
 
 fn deliver_due(t: &mut Turning<'_>, all: bool) {
     let now = t.now.monotonic;
-    let due = |owed: &outbox::Owed| all || owed.retry_at <= now;
-    let due: Vec<_> = t.state.outbox.iter().filter(|(_, owed)| due(owed)).map(|(id, _)| *id).collect();
+    // One on its way is due when its answer is, whatever an earlier try said of the next.
+    let due = |id, owed: &outbox::Owed| match t.scratch.delivering.get(id) {
+        Some(until) => now >= *until,
+        None => all || owed.retry_at <= now,
+    };
+    let due: Vec<_> = t.state.outbox.iter().filter(|(id, owed)| due(id, owed)).map(|(id, _)| *id).collect();
     for notice in due {
         match t.scratch.delivering.get(&notice) {
             None => t.deliver(notice),
@@ -301,7 +346,7 @@ fn command_given(t: &mut Turning<'_>, command: Command) -> Reply {
 
 fn restart(t: &mut Turning<'_>, service: ServiceId, by: String, force: bool) -> Result<RunId, Refusal> {
     let spec = t.state.service_spec(service).ok_or(Refusal::NotFound)?;
-    let budget = spec.heal.as_ref().map(|heal| heal.budget);
+    let own = spec.heal.as_ref().map(|heal| heal.budget);
     if !spec.restartable {
         return Err(Refusal::NoActuator);
     }
@@ -310,10 +355,13 @@ fn restart(t: &mut Turning<'_>, service: ServiceId, by: String, force: bool) -> 
         return Err(Refusal::Busy(run));
     }
     let now = t.now.monotonic;
-    if let Some(budget) =
-        budget.filter(|budget| !force && state.heals.within(now, budget.per) >= budget.attempts)
-    {
-        return Err(Refusal::BudgetSpent { until: state.heals.free_at(budget.attempts, budget.per) });
+    let budgets = [(own, &state.heals), (t.state.spec.host_budget, &t.state.host_heals)];
+    let spent = budgets.into_iter().filter_map(|(budget, heals)| {
+        let budget = budget.filter(|budget| heals.within(now, budget.per) >= budget.attempts)?;
+        Some(heals.free_at(budget.attempts, budget.per))
+    });
+    if let Some(until) = spent.max().filter(|_| !force) {
+        return Err(Refusal::BudgetSpent { until });
     }
     let steps = act_and_verify(service, spec, Action::Restart);
     t.emit(Event::Intervention { by: by.clone(), service, what: "restart".to_owned() });

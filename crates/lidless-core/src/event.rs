@@ -3,6 +3,7 @@
 //! An event carries its results, not its reasons for them: `apply` computes nothing that `handle` has decided, so that a
 //! replay under a newer version of lidless ends in the same state.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -390,6 +391,16 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// Whether a person who has read this one learns nothing new from the other.
+    pub fn says_the_same(&self, other: &Notice) -> bool {
+        match (self, other) {
+            (Notice::WillNotHeal { because: one, .. }, Notice::WillNotHeal { because: two, .. }) => {
+                mem::discriminant(one) == mem::discriminant(two)
+            }
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
+
     /// The incident that it is about, if it is about one.
     pub fn incident(&self) -> Option<IncidentId> {
         match self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::check::CheckFailure;
-use crate::event::Because;
+use crate::event::{Because, Notice};
 use crate::id::{CheckId, IncidentId, RunId, ServiceId};
 use crate::time::{Now, micros};
 
@@ -31,8 +31,15 @@ pub struct Incident {
     pub held: Option<Because>,
     /// Heals begun for it.
     pub heals: u32,
-    /// Whether anybody was told of it, and so must be told of its end.
-    pub told: bool,
+    /// What somebody was told of it. Whoever was told anything must be told of its end.
+    pub told: Vec<Notice>,
+}
+
+impl Incident {
+    /// Whether somebody was told the same already, be it with other figures.
+    pub fn was_told(&self, what: &Notice) -> bool {
+        self.told.iter().any(|told| told.says_the_same(what))
+    }
 }
 
 /// What is remembered of an incident that is over.

@@ -104,7 +104,7 @@ pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
         return;
     }
     let Some(incident) = t.state.incident_of(service) else { return };
-    let (id, held, told) = (incident.id, incident.held.clone(), incident.told);
+    let (id, held) = (incident.id, incident.held.clone());
     match decide(t.state, incident, t.now.monotonic) {
         Remedy::Heal => {
             let Some(spec) = t.state.service_spec(service) else { return };
@@ -121,8 +121,8 @@ pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
                 // The dependency's own incident tells; a second message would be about the same thing.
                 Because::DependencyDown { .. } => false,
             };
-            if needs_person && !told {
-                t.owe(Notice::WillNotHeal { incident: id, service, because });
+            if needs_person {
+                tell(t, id, Notice::WillNotHeal { incident: id, service, because });
             }
         }
         Remedy::GiveUp { attempts, retry_at } => give_up(t, id, service, attempts, retry_at),
@@ -132,16 +132,17 @@ pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
 /// Plans the next heal after one has ended.
 pub(crate) fn after_heal(t: &mut Turning<'_>, service: ServiceId, verdict: &Verdict, last: Option<&Ended>) {
     let Some(incident) = t.state.incident_of(service) else { return };
-    let (id, told, heals) = (incident.id, incident.told, incident.heals);
+    let (id, heals) = (incident.id, incident.heals);
     let state = &t.state.services[service.index()];
     let (now, jitter) = (t.now.monotonic, t.jitter());
     let Some(heal) = t.state.service_spec(service).and_then(|spec| spec.heal.clone()) else { return };
     let attempts = state.heals.within(now, heal.budget.per);
     let untried = match last {
         Some(Ended::Answered(Outcome::Unavailable { reason })) => Some((reason, 0)),
-        // Not the service's fault either. The first time nothing is waited for but a fresh answer; were it always so, an
-        // actuator that loses every act would be asked without end.
-        Some(Ended::ProvedUndone { evidence }) => Some((evidence, 1)),
+        // Not the service's fault either, and nothing is waited for but a fresh answer. Once: an actuator that loses every
+        // act would be asked without end.
+        Some(Ended::ProvedUndone { evidence }) if state.unavailable == 1 => Some((evidence, 1)),
+        Some(Ended::ProvedUndone { .. }) => None,
         Some(Ended::Answered(
             Outcome::Applied { .. }
             | Outcome::Found { .. }
@@ -156,14 +157,16 @@ pub(crate) fn after_heal(t: &mut Turning<'_>, service: ServiceId, verdict: &Verd
         if !wait.is_zero() {
             t.emit(Event::BackedOff { incident: id, until: now + wait });
         }
-        if unavailable >= UNAVAILABLE_TOLD && !told {
-            t.owe(Notice::ActuatorUnavailable { incident: id, service, reason: reason.clone() });
+        if unavailable >= UNAVAILABLE_TOLD {
+            tell(t, id, Notice::ActuatorUnavailable { incident: id, service, reason: reason.clone() });
         }
         return;
     }
+    // Nobody could judge it: it counts as done, and whether that was the last one is decided on a failing answer.
+    let judged = !matches!(last, Some(Ended::Answered(Outcome::Unknown { .. })));
     let failed = matches!(verdict, Verdict::Failed { .. });
     let slow = state.given_up.is_some();
-    if failed && (slow || attempts >= heal.budget.attempts) {
+    if failed && (slow || (judged && attempts >= heal.budget.attempts)) {
         return give_up(t, id, service, attempts, now + heal.retry_after);
     }
     let floor = if failed { retry::delay(FAILED, heals, jitter) } else { Duration::ZERO };
@@ -175,9 +178,13 @@ pub(crate) fn after_heal(t: &mut Turning<'_>, service: ServiceId, verdict: &Verd
 }
 
 fn give_up(t: &mut Turning<'_>, incident: IncidentId, service: ServiceId, attempts: u32, retry_at: Duration) {
-    let told = t.state.incidents.get(&incident).is_some_and(|incident| incident.told);
     t.emit(Event::GaveUp { incident, attempts, retry_at });
-    if !told {
-        t.owe(Notice::GaveUp { incident, service, attempts });
+    tell(t, incident, Notice::GaveUp { incident, service, attempts });
+}
+
+/// Tells somebody, unless they were told the same of this incident. That it is held does not stand for that it is given up.
+fn tell(t: &mut Turning<'_>, incident: IncidentId, what: Notice) {
+    if t.state.incidents.get(&incident).is_some_and(|incident| !incident.was_told(&what)) {
+        t.owe(what);
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Downtime begins at the first failing answer of the row that led to `Down`, for that is when users felt it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::apply::IllegalEvent;
-use crate::event::{Event, Record, Verdict};
+use crate::engine::{MARK_EVERY, MARK_SLACK};
+use crate::event::{Confirmation, Event, Outcome, Record, Verdict};
 use crate::health::Health;
-use crate::id::{CheckId, ServiceId};
+use crate::id::{CheckId, RunId, ServiceId};
+use crate::pipeline::drive::LEFT;
 use crate::pipeline::plan::Purpose;
 use crate::state::State;
 use crate::time::{Now, micros};
@@ -52,6 +55,8 @@ impl Uptime {
 pub struct Report {
     state: State,
     services: Vec<Tally>,
+    /// Heals under way whose last answer says that nothing was done, or that nobody could judge what was.
+    void: BTreeSet<RunId>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -77,15 +82,32 @@ enum Counts {
 impl Report {
     /// Takes the next record.
     pub fn apply(&mut self, record: &Record) -> Result<(), IllegalEvent> {
-        let was_running = self.state.running;
-        let crashed = was_running && matches!(record.event, Event::Started { .. });
+        let crashed = self.state.running && matches!(record.event, Event::Started { .. });
         for index in 0..self.services.len() {
             // After a crash the last record is the last that is known; what followed it was seen by nobody.
-            let counts = if crashed { Counts::Unmeasured } else { self.counts(index) };
-            self.pass(index, record.at.monotonic, counts);
+            if crashed {
+                self.pass(index, record.at.monotonic, Counts::Unmeasured);
+            } else {
+                self.watched(index, record.at.monotonic, self.counts(index));
+            }
         }
         let run = match &record.event {
-            Event::RunFinished { run, .. } => self.state.runs.get(run).map(|run| run.purpose.clone()),
+            Event::RunFinished { run, .. } => {
+                let purpose = self.state.runs.get(run).map(|run| run.purpose.clone());
+                purpose.filter(|_| !self.void.remove(run))
+            }
+            Event::StepOutcome { run, outcome, .. } => {
+                self.void(*run, matches!(outcome, Outcome::Unavailable { .. } | Outcome::Unknown { .. }));
+                None
+            }
+            Event::StepConfirmed { run, answer: Confirmation::NotApplied { .. }, .. } => {
+                self.void(*run, true);
+                None
+            }
+            Event::StepConfirmed { run, answer: Confirmation::Applied { .. }, .. } => {
+                self.void(*run, false);
+                None
+            }
             _ => None,
         };
         self.state.apply(record)?;
@@ -99,11 +121,11 @@ impl Report {
 
     /// Returns the sums of a service as of `now`, or as of the last record if lidless was not running then.
     pub fn uptime(&self, service: ServiceId, now: Now) -> Uptime {
-        let mut copy = Report { state: State::default(), services: self.services.clone() };
+        let mut copy = Report { services: self.services.clone(), ..Report::default() };
         let Some(counts) = self.services.get(service.index()).map(|_| self.counts(service.index())) else {
             return Uptime::default();
         };
-        copy.pass(service.index(), now.monotonic, counts);
+        copy.watched(service.index(), now.monotonic, counts);
         let tally = copy.services[service.index()];
         let mut sums = tally.sums;
         // Trouble that is neither proved nor refuted yet: so far nobody may call it down.
@@ -135,6 +157,18 @@ impl Report {
         }
     }
 
+    /// Accounts for time in which lidless ran. While it does, a record follows the last one within `MARK_EVERY`: where none
+    /// did, the machine slept or lidless was stopped, and nobody looked.
+    fn watched(&mut self, index: usize, to: Duration, counts: Counts) {
+        let until = self.services[index].until.unwrap_or(to);
+        if to > until + MARK_EVERY + MARK_SLACK {
+            self.pass(index, until + MARK_EVERY, counts);
+            self.pass(index, to, Counts::Unmeasured);
+        } else {
+            self.pass(index, to, counts);
+        }
+    }
+
     fn pass(&mut self, index: usize, to: Duration, counts: Counts) {
         let tally = &mut self.services[index];
         let Some(until) = tally.until else { return };
@@ -155,6 +189,14 @@ impl Report {
         }
     }
 
+    fn void(&mut self, run: RunId, void: bool) {
+        if void {
+            self.void.insert(run);
+        } else {
+            self.void.remove(&run);
+        }
+    }
+
     fn count(&mut self, record: &Record, finished: Option<Purpose>) {
         let mut bump = |service: ServiceId, change: fn(&mut Uptime)| {
             if let Some(tally) = self.services.get_mut(service.index()) {
@@ -168,9 +210,9 @@ impl Report {
                 bump(service, |sums| sums.healed += 1);
             }
             (
-                Event::RunFinished { verdict: Verdict::Failed { .. }, .. },
+                Event::RunFinished { verdict: Verdict::Failed { reason, .. }, .. },
                 Some(Purpose::Heal { service, .. }),
-            ) => {
+            ) if reason != LEFT => {
                 bump(service, |sums| sums.heals_failed += 1);
             }
             _ => {}

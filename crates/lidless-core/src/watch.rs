@@ -33,6 +33,9 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
     let now = t.now.monotonic;
     let seen = t.observed(id);
     seen.at = now;
+    if matches!(reading, Reading::Void) {
+        return false;
+    }
     let (answer, failure) = match outcome {
         CheckOutcome::Pass { latency } => {
             seen.latency = latency;
@@ -58,10 +61,7 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
         }
     };
     match reading {
-        Reading::Void => {
-            t.observed(id).failure = failure;
-            false
-        }
+        Reading::Void => false,
         Reading::Plain => {
             let found = take(t, service, id, answer, failure.as_ref(), limits);
             t.observed(id).failure = failure;
@@ -77,7 +77,8 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
             };
             let found = counts && take(t, service, id, answer, failure.as_ref(), limits);
             let seen = t.observed(id);
-            seen.failure = failure;
+            // What is seen while it settles is no verdict.
+            seen.failure = failure.filter(|failure| settled || failure.certain);
             seen.fresh = answer == Answer::Pass && settled;
             let outcome = match answer {
                 Answer::Pass if settled && all_well(t, service) => {
@@ -218,7 +219,7 @@ pub(crate) fn close(
     healed_by: Option<RunId>,
 ) {
     let Some(incident) = t.state.incident_of(service) else { return };
-    let (incident, told) = (incident.id, incident.told);
+    let (incident, told) = (incident.id, !incident.told.is_empty());
     if told {
         t.owe(Notice::Resolved { incident, service });
     }

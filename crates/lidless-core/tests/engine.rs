@@ -223,7 +223,7 @@ fn an_incident_closes_after_a_failed_heal_that_left_all_checks_up() {
         &spec,
         "pass db/1.pass dead(1) applied | +1s pass | +60s | db/1.pass",
         "db=up db/1=up db=down open#1 run1:heal RESTART?1 >RESTART RESTART=applied VERIFY?1 | db=up \
-         | VERIFY=not-applied failed backoff | close#1",
+         | VERIFY=unknown failed backoff | close#1",
     );
 }
 

@@ -1,5 +1,7 @@
 //! What does the engine make of evidence that is old, late or missing? Each test is a script and what it leads to.
 
+#![allow(clippy::unwrap_used)]
+
 // Each test binary compiles the whole of it and uses a part.
 #[allow(dead_code)]
 mod script;
@@ -7,11 +9,14 @@ mod script;
 use std::time::Duration;
 
 use lidless_core::check::{CheckFailure, CheckOutcome, FailureKind};
-use lidless_core::effect::Input;
+use lidless_core::effect::{Effect, Input};
+use lidless_core::event::Event;
 use lidless_core::health::Health;
-use lidless_core::id::CheckId;
+use lidless_core::id::{CheckId, RunId};
+use lidless_core::pipeline::plan::StepCall;
+use lidless_core::spec::Budget;
 
-use script::{Story, check, second_check, spec};
+use script::{Story, check, pipeline, second_check, spec};
 
 const S: Duration = Duration::from_secs(1);
 const HEAL: &str = "db=down open#1 run1:heal RESTART?1 >RESTART";
@@ -60,16 +65,103 @@ fn an_answer_from_before_the_act_says_nothing_even_once_the_act_is_judged() {
 }
 
 #[test]
-fn a_heal_proved_undone_costs_no_attempt_but_is_not_repeated_without_end() {
+fn a_heal_proved_undone_costs_no_attempt_but_only_the_first_in_a_row() {
     let undone = "RESTART=unknown >confirm RESTART~not-applied failed";
     check(
         &spec(&["db"]),
-        "dead(1) | unknown denied | dead(1) | unknown denied | dead(1) | +2s dead(1) | unknown denied | +4s dead(1)",
+        "dead(1) | unknown denied | dead(1) | unknown denied | dead(1) | +7s dead(1) | unknown denied | dead(1)",
         &format!(
             "{HEAL} | {undone} | run2:heal RESTART?1 >RESTART | {undone} backoff | \
-             | run3:heal RESTART?1 >RESTART | {undone} backoff owe(unavailable) | run4:heal RESTART?1 >RESTART"
+             | run3:heal RESTART?1 >RESTART | {undone} gave-up#1(2) owe(gave-up) | "
         ),
     );
+}
+
+#[test]
+fn not_being_able_to_ask_after_an_act_is_no_verdict_on_it() {
+    let mut story = Story::begin(&spec(&["db"]));
+    story.tell("fail fail fail");
+    let unjudged = "VERIFY=unknown failed backoff";
+    assert_eq!(story.tell("applied +9s maybe +9s"), format!("RESTART=applied VERIFY?1 {unjudged}"));
+    // It counts as done. The second one as well; what then gives up is a failing answer, not the time that went by.
+    assert_eq!(story.tell("+7s fail"), "run2:heal RESTART?1 >RESTART");
+    assert_eq!(story.tell("applied +9s maybe +9s"), format!("RESTART=applied VERIFY?1 {unjudged}"));
+    assert_eq!(story.tell("maybe maybe maybe"), "db=unknown");
+    assert_eq!(story.tell("dead(1)"), "db=down merge#1 gave-up#1(2) owe(gave-up)");
+    story.end();
+}
+
+#[test]
+fn giving_up_is_told_also_to_whoever_was_told_something_else() {
+    let mut spec = spec(&["db"]);
+    spec.services[0].depends_on = Vec::new();
+    spec.host_budget = Some(Budget { attempts: 1, per: 60 * S });
+    spec.services[0].heal.as_mut().unwrap().budget.attempts = 1;
+    let mut story = Story::begin(&spec);
+    story.tell("restart applied +1s pass +30s");
+    assert_eq!(story.tell("dead(1)"), "db=down open#1 gave-up#1(1) owe(gave-up)");
+    spec.services[0].heal.as_mut().unwrap().budget.attempts = 2;
+    let mut story = Story::begin(&spec);
+    story.tell("restart applied +1s pass +30s");
+    assert_eq!(story.tell("dead(1)"), "db=down open#1 hold#1(host budget) owe(will-not-heal)");
+    assert_eq!(story.tell("+40s dead(1)"), "run2:heal RESTART?1 >RESTART");
+    let said = story.tell("applied +1s dead(1)");
+    assert!(said.ends_with("gave-up#1(2) owe(gave-up)"), "{said}");
+    story.end();
+}
+
+#[test]
+fn a_restart_by_hand_is_within_the_budget_of_the_host() {
+    let mut spec = spec(&["db", "api"]);
+    spec.host_budget = Some(Budget { attempts: 1, per: 60 * S });
+    let mut story = Story::begin(&spec);
+    story.tell("api.dead(1) applied +1s api.pass");
+    assert_eq!(story.tell("restart"), "budget-spent");
+    assert_eq!(story.tell("force"), "by-hand run2:manual RESTART?1 >RESTART started(run-2)");
+    story.end();
+}
+
+#[test]
+fn a_restart_that_nobody_can_tell_about_or_judge_leaves_the_service_free() {
+    let mut spec = spec(&["db"]);
+    spec.services[0].checks.clear();
+    let mut story = Story::begin(&spec);
+    story.tell("restart unknown unsure +5s unsure +5s");
+    assert_eq!(story.tell("unsure"), "RESTART~unsure failed");
+    assert_eq!(story.tell("restart"), "by-hand run2:manual RESTART?1 >RESTART started(run-2)");
+    story.end();
+}
+
+#[test]
+fn an_effect_that_had_to_wait_is_not_wanted_any_more_once_the_step_went_on() {
+    let mut spec = spec(&[]);
+    spec.pipelines = vec![pipeline()];
+    let mut story = Story::begin(&spec);
+    story.tell("run");
+    let first = Effect::Perform {
+        run: RunId(1),
+        step: 0,
+        attempt: 1,
+        name: "PAY".to_owned(),
+        call: StepCall::External,
+        deadline: story.now.monotonic + 10 * S,
+    };
+    assert!(story.engine.still_wanted(&first, story.now.monotonic));
+    assert!(!story.engine.still_wanted(&first, story.now.monotonic + 10 * S), "past its deadline");
+    assert_eq!(story.tell("+16s denied +2s"), "PAY=unknown >confirm PAY~not-applied retry PAY?2 >PAY");
+    assert!(!story.engine.still_wanted(&first, story.now.monotonic), "another attempt is under way");
+    story.end();
+}
+
+#[test]
+fn a_check_that_is_down_without_an_incident_is_asked_anew_at_the_next_start() {
+    let mut story = Story::begin(&spec(&["db"]));
+    story.tell("dead(1)");
+    // Half a turn, as a journal cut by a lesser lidless would have it.
+    story.cut_after(|event| matches!(event, Event::HealthChanged { .. }));
+    assert_eq!(story.tell("crash"), "started");
+    assert_eq!(story.tell("dead(1)"), HEAL);
+    story.end();
 }
 
 #[test]
@@ -132,7 +224,7 @@ fn a_verification_whose_time_ran_out_while_nobody_looked_has_one_more_look() {
     check(
         &spec(&["db"]),
         "dead(1) applied | +20s | +6s",
-        &format!("{begun} | | VERIFY=not-applied failed backoff"),
+        &format!("{begun} | | VERIFY=unknown failed backoff"),
     );
 }
 
@@ -142,7 +234,7 @@ fn a_verification_that_was_looked_at_ends_in_time() {
     second_check(&mut spec);
     check(
         &spec,
-        "pass db/1.pass dead(1) applied | +10s pass | +8s",
+        "pass db/1.pass dead(1) applied | +10s pass db/1.fail | +8s",
         "db=up db/1=up db=down open#1 run1:heal RESTART?1 >RESTART RESTART=applied VERIFY?1 | db=up \
          | VERIFY=not-applied failed backoff",
     );

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lidless_core::effect::{Command, Input};
+use lidless_core::effect::{Command, Effect, Input};
 use lidless_core::engine::Engine;
-use lidless_core::id::CheckId;
+use lidless_core::id::{CheckId, Seq};
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
 
@@ -28,6 +28,8 @@ pub struct Options {
     pub effects_first: bool,
     /// Looks away when an effect outruns its record, so that only what follows from it can be caught.
     pub consequences_only: bool,
+    /// Mutation: what waited for a full disk is done once there is room, whatever was decided meanwhile.
+    pub late_effects: bool,
     /// Mutation: the plan declares a value step repeatable that is not.
     pub repeatable_value: bool,
 }
@@ -79,6 +81,12 @@ pub(crate) struct Sim {
     pub(crate) seed: u64,
     pub(crate) engine: Engine,
     pub(crate) journal: Journal,
+    /// When lidless died, while it is dead.
+    pub(crate) died_at: Option<Duration>,
+    /// From when to when nobody looked: lidless was dead, or the machine slept.
+    pub(crate) absences: Vec<(Duration, Duration)>,
+    /// Effects that wait for their record, and which record.
+    pub(crate) held: Vec<(Seq, Effect)>,
     pub(crate) world: World,
     pub(crate) schedule: Schedule,
     pub(crate) checker: Checker,
@@ -111,6 +119,9 @@ impl Sim {
             seed,
             engine: Engine::new(seed),
             journal: Journal::default(),
+            held: Vec::new(),
+            died_at: None,
+            absences: Vec::new(),
             schedule: Schedule::default(),
             checker: Checker::default(),
             found: Findings::default(),
@@ -289,11 +300,14 @@ impl Sim {
             let hour = 3_600_000;
             self.wall_offset_ms += if self.rng.chance(5_000) { hour } else { -hour };
         }
-        if self.rng.chance(self.scenario.full) && !self.journal.full {
-            self.trace(|sim| format!("{:>12.3} * the disk is full", sim.now.as_secs_f64()));
-            self.journal.full = true;
-            let lasts = self.rng.millis(1_000, 120_000);
-            self.schedule.at(self.now + lasts, Happening::Room);
+        self.disk_may_fill();
+        if self.rng.chance(self.scenario.sleep) {
+            let woken = self.now + self.rng.millis(1_000, 900_000);
+            self.trace(|sim| format!("{:>12.3} * the machine sleeps", sim.now.as_secs_f64()));
+            if self.alive {
+                self.absences.push((self.now, woken));
+            }
+            self.now = woken;
         }
         if self.rng.chance(self.scenario.reload) {
             let other = self.rng.chance(3_000);
@@ -326,6 +340,16 @@ impl Sim {
         Ok(())
     }
 
+    /// Draws whether the disk is full from now on.
+    pub(crate) fn disk_may_fill(&mut self) {
+        if self.rng.chance(self.scenario.full) && !self.journal.full {
+            self.trace(|sim| format!("{:>12.3} * the disk is full", sim.now.as_secs_f64()));
+            self.journal.full = true;
+            let lasts = self.rng.millis(1_000, 120_000);
+            self.schedule.at(self.now + lasts, Happening::Room);
+        }
+    }
+
     fn reload(&mut self, spec: Arc<Spec>) -> Result<(), Crash> {
         self.spec = spec;
         if self.alive && !self.world.calm {
@@ -336,7 +360,9 @@ impl Sim {
     }
 
     fn finish(&mut self) {
-        if let Err(what) = at_the_end(self.journal.records(), self.engine.state(), &self.world) {
+        if let Err(what) =
+            at_the_end(self.journal.records(), self.engine.state(), &self.world, &self.absences)
+        {
             self.broke(what);
         }
     }

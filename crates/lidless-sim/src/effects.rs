@@ -26,6 +26,23 @@ impl Sim {
         Ok(())
     }
 
+    /// What waited for its record goes out now, if it is still wanted.
+    pub(crate) fn release(&mut self) -> Result<(), Crash> {
+        let last = self.journal.last();
+        let (out, held) = std::mem::take(&mut self.held).into_iter().partition(|(needs, _)| *needs <= last);
+        self.held = held;
+        for (needs, effect) in out {
+            if self.options.late_effects || self.engine.still_wanted(&effect, self.now) {
+                self.crash_point("before an effect that was held")?;
+                self.trace(|_| format!("{:>12} > held until now: {effect:?}", ""));
+                self.found.effects += 1;
+                self.perform(&effect, needs, false);
+                self.crash_point("after an effect that was held")?;
+            }
+        }
+        Ok(())
+    }
+
     fn perform(&mut self, effect: &Effect, needs: Seq, unwritten: bool) {
         match effect {
             Effect::Perform { run, step, attempt, name, call, deadline } => {
@@ -37,9 +54,8 @@ impl Sim {
                             "(1) {run} begins to move value though the journal cannot be written"
                         ));
                     }
-                    // It was never begun, and we know that.
-                    let outcome = Outcome::NotApplied { reason: "the journal cannot be written".to_owned() };
-                    return self.answer_at(self.now, Input::Performed { run, step, attempt, outcome });
+                    // It waits for its record, and the engine's time goes on.
+                    return self.held.push((needs, effect.clone()));
                 }
                 self.durable_first(needs, moves_value);
                 let key = self.key(run, step);
@@ -164,6 +180,10 @@ impl Sim {
         };
         if let Some(probing) = check.and_then(|check| self.probing.get_mut(&check)) {
             probing.under_way = probing.under_way.saturating_sub(1);
+        }
+        // Just before an intent is written: what waits for the disk then is what must not come too late.
+        if matches!(input, Input::Performed { .. }) && !self.world.calm {
+            self.disk_may_fill();
         }
         self.feed(input)?;
         if self.engine.state().seq != seq {

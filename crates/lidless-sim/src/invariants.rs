@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lidless_core::check::CheckOutcome;
-use lidless_core::effect::Input;
+use lidless_core::effect::{Command, Input};
+use lidless_core::engine::{MARK_EVERY, MARK_SLACK};
 use lidless_core::event::{Confirmation, Event, Notice, Outcome, Record};
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, IncidentId, RunId, ServiceId};
@@ -28,6 +29,10 @@ pub(crate) enum Said {
         check: CheckId,
         certain: bool,
     },
+    /// A person asks for a restart.
+    Asked {
+        force: bool,
+    },
     Other,
 }
 
@@ -37,13 +42,14 @@ impl Said {
             Input::Probed { check, outcome: CheckOutcome::Fail { failure, .. }, .. } => {
                 Said::Failing { check: *check, certain: failure.certain }
             }
+            Input::Command(Command::Restart { force, .. }) => Said::Asked { force: *force },
             Input::Probed { .. }
             | Input::Started { .. }
             | Input::ConfigLoaded(_)
             | Input::Performed { .. }
             | Input::Confirmed { .. }
             | Input::Delivered { .. }
-            | Input::Command(_)
+            | Input::Command(Command::Run { .. })
             | Input::StoreFailed { .. }
             | Input::StoreMended
             | Input::Tick
@@ -63,6 +69,21 @@ struct Heal {
     counts_host: bool,
 }
 
+/// A budget without room.
+struct Spent {
+    count: usize,
+    budget: Budget,
+    /// The service's own, not the host's.
+    own: bool,
+}
+
+impl std::fmt::Display for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whose = if self.own { "service" } else { "host" };
+        write!(f, "heal {} of {} within the window of the {whose}", self.count + 1, self.budget.attempts)
+    }
+}
+
 /// The checker.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
@@ -71,6 +92,10 @@ pub(crate) struct Checker {
     /// The boot of the machine: what was given up in another is tried anew.
     boot_id: String,
     heals: Vec<Heal>,
+    /// Runs under way about a service, and whether they are heals.
+    runs: BTreeMap<RunId, (ServiceId, bool)>,
+    /// Acts on a service that were lost, one after the other.
+    lost: BTreeMap<ServiceId, u32>,
     /// The service of each open incident.
     incidents: BTreeMap<IncidentId, ServiceId>,
     /// Incidents somebody was told of.
@@ -117,6 +142,14 @@ impl Checker {
                     ));
                 }
             }
+            Event::RunCreated { run, purpose: Purpose::Manual { service, .. }, .. } => {
+                let Said::Asked { force } = said else {
+                    return Err(format!("(6) {run} restarts {service} by hand, and nobody asked for it"));
+                };
+                if !force && let Some(spent) = self.spent(*service, record.at.monotonic) {
+                    return Err(format!("(5) {run} was asked for without force, and is {spent}"));
+                }
+            }
             Event::GaveUp { incident, retry_at, .. } => {
                 let heal = self.incidents.get(incident).and_then(|service| self.heal_spec(*service));
                 let wanted = record.at.monotonic + heal.map(|heal| heal.retry_after).unwrap_or_default();
@@ -158,30 +191,35 @@ impl Checker {
         let Some(heal) = self.heal_spec(service) else {
             return Err(format!("(5) {run} heals {service}, which has no heal"));
         };
-        let within = |per: Duration, one: &Heal| now.saturating_sub(one.at) < per;
-        let host = self.spec.host_budget.unwrap_or(Budget { attempts: u32::MAX, per: Duration::ZERO });
-        let of_host = self.heals.iter().filter(|one| one.counts_host && within(host.per, one)).count();
-        if of_host as u64 >= u64::from(host.attempts) {
-            return Err(format!(
-                "(5) {run} is heal {} of {} within the host's window",
-                of_host + 1,
-                host.attempts
-            ));
-        }
         if let Some((retry_at, last)) = self.given_up.get(&service) {
             let too_early = now < *retry_at || last.is_some_and(|last| now < last + heal.retry_after);
-            return if too_early { Err(format!("(5) {run} is a slow try before its time")) } else { Ok(()) };
+            if too_early {
+                return Err(format!("(5) {run} is a slow try before its time"));
+            }
         }
-        let mine = self.heals.iter().filter(|one| one.service == service && one.counts);
-        let count = mine.filter(|one| within(heal.budget.per, one)).count();
-        if count as u64 >= u64::from(heal.budget.attempts) {
-            let attempts = heal.budget.attempts;
-            return Err(format!(
-                "(5) {run} is heal {} of {attempts} within the window of {service}",
-                count + 1
-            ));
+        match self.spent(service, now) {
+            Some(spent) if !(spent.own && self.given_up.contains_key(&service)) => {
+                Err(format!("(5) {run} is {spent}"))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Says which budget has no room for one more heal of a service; the host's counts for slow tries too.
+    fn spent(&self, service: ServiceId, now: Duration) -> Option<Spent> {
+        let within = |per: Duration, one: &&Heal| now.saturating_sub(one.at) < per;
+        let over = |count: usize, budget: Budget, own: bool| {
+            (count as u64 >= u64::from(budget.attempts)).then_some(Spent { count, budget, own })
+        };
+        let host = self.spec.host_budget.and_then(|host| {
+            let count = self.heals.iter().filter(|one| one.counts_host && within(host.per, one)).count();
+            over(count, host, false)
+        });
+        host.or_else(|| {
+            let own = self.heal_spec(service)?.budget;
+            let mine = self.heals.iter().filter(|one| one.service == service && one.counts);
+            over(mine.filter(|one| within(own.per, one)).count(), own, true)
+        })
     }
 
     /// Follows one record.
@@ -211,25 +249,56 @@ impl Checker {
                     self.given_up.entry(*service).or_insert((Duration::ZERO, None)).0 = *retry_at;
                 }
             }
-            Event::RunCreated { run, purpose: Purpose::Heal { service, .. }, .. } => {
+            Event::RunCreated { run, purpose, .. } => {
                 let at = record.at.monotonic;
-                if let Some((_, last)) = self.given_up.get_mut(service) {
+                let Some(service) = purpose.service() else { return };
+                let heal = matches!(purpose, Purpose::Heal { .. });
+                self.runs.insert(*run, (service, heal));
+                if let Some((_, last)) = self.given_up.get_mut(&service).filter(|_| heal) {
                     *last = Some(at);
                 }
-                let heal = Heal { service: *service, run: *run, at, counts: true, counts_host: true };
-                self.heals.push(heal);
-            }
-            Event::StepOutcome { run, outcome: Outcome::Unavailable { .. }, .. }
-            | Event::StepConfirmed { run, answer: Confirmation::NotApplied { .. }, .. } => {
-                if let Some(at) = self.heals.iter().position(|heal| heal.run == *run) {
-                    let heal = self.heals.remove(at);
-                    if let Some((_, last)) = self.given_up.get_mut(&heal.service) {
-                        *last = None;
-                    }
+                if heal || matches!(purpose, Purpose::Manual { .. }) {
+                    self.heals.push(Heal { service, run: *run, at, counts: true, counts_host: true });
                 }
+            }
+            Event::StepOutcome { run, outcome: Outcome::Unavailable { .. }, .. } => {
+                self.lost_in_a_row(*run);
+                self.take_back(*run);
+            }
+            Event::StepConfirmed { run, answer: Confirmation::NotApplied { .. }, .. } => {
+                let by_hand = self.runs.get(run).is_none_or(|(_, heal)| !heal);
+                if !by_hand && self.lost_in_a_row(*run) == 1 {
+                    self.take_back(*run);
+                }
+            }
+            Event::StepOutcome { run, outcome: Outcome::Applied { .. } | Outcome::Found { .. }, .. }
+            | Event::StepConfirmed { run, answer: Confirmation::Applied { .. }, .. } => {
+                if let Some((service, _)) = self.runs.get(run) {
+                    self.lost.remove(service);
+                }
+            }
+            Event::RunFinished { run, .. } => {
+                self.runs.remove(run);
             }
             Event::NoticeOwed { what, .. } => self.told.extend(what.incident()),
             _ => {}
+        }
+    }
+
+    /// Counts the acts on a run's service that were lost one after the other.
+    fn lost_in_a_row(&mut self, run: RunId) -> u32 {
+        let Some((service, _)) = self.runs.get(&run) else { return 0 };
+        let lost = self.lost.entry(*service).or_default();
+        *lost += 1;
+        *lost
+    }
+
+    fn take_back(&mut self, run: RunId) {
+        if let Some(at) = self.heals.iter().position(|heal| heal.run == run) {
+            let heal = self.heals.remove(at);
+            if let Some((_, last)) = self.given_up.get_mut(&heal.service) {
+                *last = None;
+            }
         }
     }
 
@@ -276,7 +345,12 @@ impl Checker {
 }
 
 /// Judges the end: nothing that was owed is lost, and the report adds up.
-pub(crate) fn at_the_end(durable: &[Record], state: &State, world: &World) -> Result<(), String> {
+pub(crate) fn at_the_end(
+    durable: &[Record],
+    state: &State,
+    world: &World,
+    absences: &[(Duration, Duration)],
+) -> Result<(), String> {
     let mut report = Report::default();
     let mut first = Vec::new();
     for record in durable {
@@ -299,6 +373,13 @@ pub(crate) fn at_the_end(durable: &[Record], state: &State, world: &World) -> Re
             (sums.up + sums.down + sums.unmeasured, state.at.monotonic.saturating_sub(since));
         if sum != elapsed {
             return Err(format!("(10) {id}: {sums:?} adds up to {sum:?}, not to {elapsed:?}"));
+        }
+        // A sleep is noticed by the mark that was missed.
+        let end = state.at.monotonic;
+        let unseen = absences.iter().map(|(from, to)| (*to).min(end).saturating_sub((*from).max(since)));
+        let unseen: Duration = unseen.map(|time| time.saturating_sub(MARK_EVERY + MARK_SLACK)).sum();
+        if sums.unmeasured < unseen {
+            return Err(format!("(10) {id}: {sums:?}, but for {unseen:?} nobody looked"));
         }
     }
     Ok(())

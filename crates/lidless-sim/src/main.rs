@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(what) => {
             eprintln!(
-                "{what}\nusage: lidless-sim [--seeds N] [--from N] [--seed N [--trace]]\n       mutations that must be caught: --mutate-effects-first [--consequences-only], --mutate-repeatable-value"
+                "{what}\nusage: lidless-sim [--seeds N] [--from N] [--seed N [--trace]]\n       mutations that must be caught: --mutate-effects-first [--consequences-only], --mutate-repeatable-value, --mutate-late-effects"
             );
             return ExitCode::from(2);
         }
@@ -66,6 +66,7 @@ fn arguments() -> Result<Arguments, String> {
             "--trace" => arguments.options.trace = true,
             "--mutate-effects-first" => arguments.options.effects_first = true,
             "--consequences-only" => arguments.options.consequences_only = true,
+            "--mutate-late-effects" => arguments.options.late_effects = true,
             "--mutate-repeatable-value" => arguments.options.repeatable_value = true,
             other => return Err(format!("unknown argument `{other}`")),
         }

@@ -15,9 +15,11 @@ impl Sim {
     pub(crate) fn died(&mut self) {
         self.epoch += 1;
         self.alive = false;
+        self.died_at = Some(self.now);
         self.recovering = false;
         self.probing.clear();
         self.journal.crash();
+        self.held.clear();
         self.world.lidless_died();
         self.checker.crashed(self.journal.records());
         let down =
@@ -57,6 +59,7 @@ impl Sim {
             Some(_) | None => replayed,
         };
         self.alive = true;
+        self.absences.extend(self.died_at.take().map(|died_at| (died_at, self.now)));
         self.recovering = true;
         // Every fourth death is the machine's, as far as lidless can tell.
         let boot = format!("boot-{}{:+}", self.epoch / 4, self.epoch);
@@ -87,6 +90,7 @@ impl Sim {
         if wrote {
             self.crash_point("after writing what was held back")?;
             self.feed(Input::StoreMended)?;
+            self.release()?;
             self.plan_all();
         }
         Ok(())

@@ -45,6 +45,8 @@ pub(crate) struct Scenario {
     pub(crate) by_hand: u32,
     /// Of an orderly stop, at each fault.
     pub(crate) stop: u32,
+    /// Of a machine that sleeps for a while, at each fault.
+    pub(crate) sleep: u32,
     /// COMPOUND is declared idempotent though the chain honours no keys: the mutation that must be caught.
     pub(crate) repeatable_value: bool,
 }
@@ -65,6 +67,7 @@ impl Scenario {
             reload: *rng.pick(&[0, 300, 1_000]),
             by_hand: *rng.pick(&[0, 300, 1_000]),
             stop: *rng.pick(&[0, 100, 500]),
+            sleep: *rng.pick(&[0, 0, 100, 400]),
             repeatable_value,
         }
     }

@@ -9,6 +9,7 @@ const CHECKED: Options = Options {
     hash: true,
     effects_first: false,
     consequences_only: false,
+    late_effects: false,
     repeatable_value: false,
 };
 
@@ -50,6 +51,13 @@ fn the_same_seed_gives_the_same_journal_to_the_byte() {
 fn a_value_step_that_is_declared_repeatable_and_is_not_is_caught() {
     let mutated = Options { repeatable_value: true, ..CHECKED };
     let found = first_caught(50, mutated);
+    assert!(found.starts_with("(2)"), "{found}");
+}
+
+#[test]
+fn effects_that_come_too_late_are_caught() {
+    let mutated = Options { late_effects: true, ..CHECKED };
+    let found = first_caught(2_000, mutated);
     assert!(found.starts_with("(2)"), "{found}");
 }
 

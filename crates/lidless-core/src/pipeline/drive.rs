@@ -51,11 +51,14 @@ pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
     let (step, attempt) = (run.at, run.attempt + 1);
     let (name, call) = (spec.name.clone(), spec.call.clone());
     let deadline = t.now.monotonic + spec.timeout;
+    t.scratch.slept.remove(&id);
     t.emit(Event::StepIntent { run: id, step, attempt, deadline });
     match call {
         StepCall::Verify { service, settle } => {
             for check in t.state.services[service.index()].checks.clone() {
-                t.observed(check).fresh = false;
+                // What was seen before the act says nothing about it.
+                let seen = t.observed(check);
+                (seen.fresh, seen.failure, seen.reason) = (false, None, None);
             }
             t.scratch.second_looks.remove(&id);
             t.effect(Effect::ProbeAt { service, at: t.now.monotonic + settle });

@@ -12,7 +12,7 @@ use crate::pipeline::plan::{Class, Purpose, StepCall};
 use crate::pipeline::retry;
 use crate::pipeline::run::{Phase, Run};
 use crate::time::whole_micros;
-use crate::turning::Turning;
+use crate::turning::{Observed, Turning};
 
 /// Takes the answer to an attempt. A stale one (of an attempt that is no longer in flight) is dropped.
 pub(crate) fn performed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32, outcome: Outcome) {
@@ -94,6 +94,10 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId) {
             t.emit(Event::StepLeftToVerify { run: id, step });
             drive::advance(t, id);
         }
+        // Nobody waits for an answer that will not come: the service would be out of reach for as long.
+        Class::Confirmable if matches!(spec.call, StepCall::Act { .. }) && !spec.value => {
+            drive::fail(t, id, format!("nobody can tell whether it took effect: {reason}"));
+        }
         Class::Confirmable | Class::OneShot => drive::hold(t, id, reason),
     }
 }
@@ -116,6 +120,10 @@ pub(crate) fn recover(t: &mut Turning<'_>, id: RunId) {
         Phase::Failed { reason } => {
             let reason = reason.clone();
             retry_or_fail(t, id, reason, false);
+        }
+        // It was decided on an answer that is old by now, and nothing of it was begun.
+        Phase::Ready if step == 0 && attempt == 0 && looks_again(&run.purpose) => {
+            drive::fail(t, id, "lidless ended before it began".to_owned());
         }
         Phase::Ready | Phase::Waiting { .. } => drive::advance(t, id),
         Phase::Held { .. } => {}
@@ -143,7 +151,9 @@ pub(crate) fn tick(t: &mut Turning<'_>, id: RunId) {
         }
         Phase::Verifying { .. } => {
             let reason = not_verified(t, run);
-            performed(t, id, step, attempt, Outcome::NotApplied { reason });
+            let judged = anything_failed(t, run);
+            let outcome = if judged { Outcome::NotApplied { reason } } else { Outcome::Unknown { reason } };
+            performed(t, id, step, attempt, outcome);
         }
         Phase::InDoubt { .. } if t.scratch.asking.contains_key(&id) => {
             // It counts as asked, so that a driver that never answers ends at a person and not in silence.
@@ -164,7 +174,10 @@ pub(crate) fn wake(t: &Turning<'_>, run: &Run) -> Option<Duration> {
             None
         }
         Phase::Waiting { until } => Some(*until),
-        Phase::InFlight { deadline, .. } => Some(*deadline + ANSWER_GRACE),
+        Phase::InFlight { deadline, .. } => {
+            let slept = t.scratch.slept.get(&run.id).copied().unwrap_or_default();
+            Some(*deadline + slept + ANSWER_GRACE)
+        }
         Phase::Verifying { deadline, .. } => {
             let second = t.scratch.second_looks.get(&run.id).copied();
             Some(second.unwrap_or(*deadline + slowest_probe(t, run) + ANSWER_GRACE))
@@ -174,19 +187,31 @@ pub(crate) fn wake(t: &Turning<'_>, run: &Run) -> Option<Duration> {
     }
 }
 
-/// Says why a verification did not succeed: the checks that still fail, and what they said.
+/// Says why a verification did not succeed: the checks that have not passed, and what they said.
 pub(crate) fn not_verified(t: &Turning<'_>, run: &Run) -> String {
-    let Some(service) = run.purpose.service() else { return "not verified".to_owned() };
-    let mut failing = Vec::new();
-    for check in &t.state.services[service.index()].checks {
-        let Some(seen) = t.scratch.checks.get(check.index()) else { continue };
-        if seen.fresh {
-            continue;
-        }
-        let said = seen.failure.as_ref().map_or("no answer", |failure| failure.detail.as_str());
-        failing.push(format!("{}: {said}", t.state.checks[check.index()].name));
-    }
-    format!("still failing: {}", failing.join("; "))
+    let missing = missing(t, run).map(|(name, seen)| match (&seen.failure, &seen.reason) {
+        (Some(failure), _) => format!("{name}: {}", failure.detail),
+        (None, Some(reason)) => format!("{name}: could not be asked: {reason}"),
+        (None, None) => format!("{name}: no answer"),
+    });
+    let missing: Vec<_> = missing.collect();
+    let word = if anything_failed(t, run) { "still failing" } else { "could not be judged" };
+    format!("{word}: {}", missing.join("; "))
+}
+
+/// The checks of a run's service that have not passed since the act, by name, and what was seen of them since.
+fn missing<'t>(t: &'t Turning<'_>, run: &Run) -> impl Iterator<Item = (&'t str, &'t Observed)> {
+    let service = run.purpose.service().map(|service| &t.state.services[service.index()]);
+    let checks = service.map(|service| service.checks.as_slice()).unwrap_or_default();
+    checks.iter().filter_map(|check| {
+        let seen = t.scratch.checks.get(check.index()).filter(|seen| !seen.fresh)?;
+        Some((t.state.checks[check.index()].name.as_str(), seen))
+    })
+}
+
+/// Whether a check has failed since the act. "I could not ask" is no verdict on what was done.
+fn anything_failed(t: &Turning<'_>, run: &Run) -> bool {
+    missing(t, run).any(|(_, seen)| seen.failure.is_some())
 }
 
 /// Whether every check of the run's service has had a verdict, so that its start is over.

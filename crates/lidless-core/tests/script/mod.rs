@@ -16,6 +16,7 @@ use lidless_core::event::{Because, Confirmation, Event, Notice, Outcome, Record,
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, RunId, ServiceId};
 use lidless_core::pipeline::plan::{Class, Purpose, StepCall, StepSpec};
+use lidless_core::report::{Report, Uptime};
 use lidless_core::spec::{
     Action, Backoff, Budget, CheckSpec, HealSpec, PipelineSpec, ServiceSpec, Spec, VerifySpec,
 };
@@ -87,6 +88,27 @@ impl Story {
         self.spec = Arc::new(spec.clone());
         self.feed(Input::ConfigLoaded(Arc::clone(&self.spec)));
         self.tell("")
+    }
+
+    /// What a report makes of the journal so far, as of now.
+    pub(crate) fn uptime(&self, service: u32) -> Uptime {
+        let mut report = Report::default();
+        for record in &self.journal {
+            report.apply(record).expect("the engine's own events are legal");
+        }
+        report.uptime(ServiceId(service), self.now)
+    }
+
+    /// Lets time go by while lidless is stopped or the machine sleeps.
+    pub(crate) fn sleep(&mut self, time: Duration) {
+        self.now.monotonic += time;
+        self.feed(Input::Tick);
+    }
+
+    /// Forgets what was journalled after the last such event.
+    pub(crate) fn cut_after(&mut self, last: impl Fn(&Event) -> bool) {
+        let at = self.journal.iter().rposition(|record| last(&record.event)).expect("there is one");
+        self.journal.truncate(at + 1);
     }
 
     /// Answers the act that waits longest.

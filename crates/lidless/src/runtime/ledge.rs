@@ -41,10 +41,13 @@ impl Ledge {
         }
     }
 
-    /// Takes off what is durable now.
-    pub(super) fn durable(&mut self, seq: Seq) -> (Vec<Effect>, Vec<Record>) {
-        let count = self.effects.partition_point(|(upto, _)| *upto <= seq);
-        let effects = self.effects.drain(..count).map(|(_, effect)| effect).collect();
+    /// Takes off what is durable now. While the journal is not trusted, what moves value stays all the same.
+    pub(super) fn durable(&mut self, seq: Seq, degraded: bool) -> (Vec<Effect>, Vec<Record>) {
+        let (stay, go): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.effects)
+            .into_iter()
+            .partition(|(upto, effect)| *upto > seq || (degraded && needs_journal(effect)));
+        self.effects = stay;
+        let effects = go.into_iter().map(|(_, effect)| effect).collect();
         let count = self.records.partition_point(|record| record.seq <= seq);
         (effects, self.records.drain(..count).collect())
     }

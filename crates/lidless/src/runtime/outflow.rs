@@ -109,7 +109,7 @@ impl Daemon {
     }
 
     fn release(&mut self) {
-        let (mut effects, mut records) = self.ledge.durable(self.durable);
+        let (mut effects, mut records) = self.ledge.durable(self.durable, self.failed.is_some());
         if self.failed.is_some() {
             let (unjournalled, told) = self.ledge.unjournalled();
             effects.extend(unjournalled);
@@ -123,8 +123,13 @@ impl Daemon {
             drop(self.feed.send(Arc::new(told)));
         }
         self.ledge.answer(self.durable, self.failed.is_some());
+        let now = self.clock.now().monotonic;
         for effect in effects {
-            self.perform(effect);
+            if self.engine.still_wanted(&effect, now) {
+                self.perform(effect);
+            } else {
+                tracing::warn!(?effect, "The disk was too slow for this; it is not done any more.");
+            }
         }
     }
 
