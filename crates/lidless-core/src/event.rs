@@ -3,7 +3,6 @@
 //! An event carries its results, not its reasons for them: `apply` computes nothing that `handle` has decided, so that a
 //! replay under a newer version of lidless ends in the same state.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::CheckFailure;
 use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
+pub use crate::notice::Notice;
 use crate::pipeline::plan::{Purpose, StepSpec};
 use crate::spec::Spec;
 use crate::time::{Now, micros};
@@ -334,81 +334,4 @@ pub enum Because {
         /// The code.
         code: i32,
     },
-}
-
-/// A message that we owe the world.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "notice", rename_all = "snake_case")]
-pub enum Notice {
-    /// The machine could not mend it.
-    GaveUp {
-        /// Which incident.
-        incident: IncidentId,
-        /// Whose.
-        service: ServiceId,
-        /// How often it was tried.
-        attempts: u32,
-    },
-    /// The machine will not mend it, and says why.
-    WillNotHeal {
-        /// Which incident.
-        incident: IncidentId,
-        /// Whose.
-        service: ServiceId,
-        /// Why not.
-        because: Because,
-    },
-    /// The means of healing fail.
-    ActuatorUnavailable {
-        /// Which incident.
-        incident: IncidentId,
-        /// Whose.
-        service: ServiceId,
-        /// Why.
-        reason: String,
-    },
-    /// What somebody was told of is over.
-    Resolved {
-        /// Which incident.
-        incident: IncidentId,
-        /// Whose.
-        service: ServiceId,
-    },
-    /// A run waits for a person.
-    RunHeld {
-        /// Which run.
-        run: RunId,
-        /// The step's name.
-        step: String,
-        /// Why.
-        reason: String,
-    },
-    /// The journal cannot be written.
-    StoreDegraded {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Notice {
-    /// Whether a person who has read this one learns nothing new from the other.
-    pub fn says_the_same(&self, other: &Notice) -> bool {
-        match (self, other) {
-            (Notice::WillNotHeal { because: one, .. }, Notice::WillNotHeal { because: two, .. }) => {
-                mem::discriminant(one) == mem::discriminant(two)
-            }
-            _ => mem::discriminant(self) == mem::discriminant(other),
-        }
-    }
-
-    /// The incident that it is about, if it is about one.
-    pub fn incident(&self) -> Option<IncidentId> {
-        match self {
-            Notice::GaveUp { incident, .. }
-            | Notice::WillNotHeal { incident, .. }
-            | Notice::ActuatorUnavailable { incident, .. }
-            | Notice::Resolved { incident, .. } => Some(*incident),
-            Notice::RunHeld { .. } | Notice::StoreDegraded { .. } => None,
-        }
-    }
 }

@@ -12,6 +12,7 @@ pub mod event;
 pub mod health;
 pub mod id;
 pub mod incident;
+pub mod notice;
 pub mod outbox;
 pub mod pipeline;
 pub mod policy;

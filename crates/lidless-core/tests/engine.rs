@@ -1,5 +1,7 @@
 //! What does the engine do with the stories that matter? Each test is a script, and the events and effects it leads to.
 
+// Each test binary compiles the whole of it and uses a part.
+#[allow(dead_code)]
 mod script;
 
 use std::time::Duration;

@@ -10,13 +10,16 @@ use lidless_core::event::{Event, Record};
 use lidless_core::id::{Seq, ServiceId};
 use lidless_core::time::Now;
 
-use crate::{Fault, FaultJournal, FaultPlan, Journal, JournalError, MemoryJournal, Reopen};
+use crate::{Fault, FaultJournal, FaultPlan, Journal, JournalError, MemoryJournal};
 
 /// How often one append is repeated before the journal counts as broken.
 const TRIES_MAX: u32 = 100;
 
+/// Opens the journal of a place.
+pub type Open = Box<dyn FnMut() -> Result<Box<dyn Journal>, JournalError> + Send>;
+
 /// Makes a fresh, empty place and returns how its journal is opened.
-pub type Factory<'a> = &'a mut dyn FnMut() -> Reopen;
+pub type Factory<'a> = &'a mut dyn FnMut() -> Open;
 
 /// One promise.
 pub type Case = fn(Factory<'_>);
@@ -73,13 +76,13 @@ pub fn records(from: u64, to: u64) -> Vec<Record> {
 
 /// A journal in use: it is reopened when it must be.
 pub struct Session {
-    open: Reopen,
+    open: Open,
     journal: Box<dyn Journal>,
 }
 
 impl Session {
     /// Opens the journal of a place.
-    pub fn new(mut open: Reopen) -> Self {
+    pub fn new(mut open: Open) -> Self {
         let journal = open().expect("the journal opens");
         Session { open, journal }
     }
@@ -265,7 +268,7 @@ fn an_io_error_poisons(factory: Factory<'_>) {
     for _ in 0..3 {
         assert!(matches!(session.journal().append(&records(4, 4)), Err(JournalError::Io { .. })));
     }
-    session.reopen();
+    session.journal().reopen().expect("the journal opens again in place");
     session.put(&records(4, 4)).expect("append after reopening");
     assert_eq!(session.read(1), records(1, 4));
 }
@@ -292,7 +295,7 @@ pub enum Op {
 }
 
 /// Runs a history on a place and on the model, and compares what they say after each step.
-pub fn history(open: Reopen, ops: &[Op]) {
+pub fn history(open: Open, ops: &[Op]) {
     let plan = FaultPlan::new();
     let mut session = Session::new(behind(open, &plan));
     let mut model = MemoryJournal::new();
@@ -349,7 +352,7 @@ pub fn history(open: Reopen, ops: &[Op]) {
     assert_eq!(session.read(1), wanted);
 }
 
-fn behind(mut open: Reopen, plan: &FaultPlan) -> Reopen {
+fn behind(mut open: Open, plan: &FaultPlan) -> Open {
     let plan = plan.clone();
     Box::new(move || Ok(Box::new(FaultJournal::new(open()?, &plan)) as Box<dyn Journal>))
 }

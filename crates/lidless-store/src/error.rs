@@ -155,7 +155,8 @@ impl JournalError {
                 Some("look at the kernel log for disk errors; lidless reopens the journal and checks it")
             }
             JournalError::Corrupt { .. } | JournalError::Truncated { .. } => Some(
-                "run `lidless store verify`; move the file away to begin a new journal, and keep it as evidence",
+                "run `lidless store verify`; move the file away to begin a new journal, and keep it as evidence (a backup that \
+                 was put back is older than the `.mark` beside it: remove that)",
             ),
             JournalError::SchemaTooNew { .. } => {
                 Some("run the version of lidless that wrote it, or a newer one")

@@ -79,7 +79,7 @@ pub struct FaultJournal<J> {
 }
 
 impl<J: Journal> FaultJournal<J> {
-    /// Wraps `inner`. Wrapping a newly opened journal is what reopening means here.
+    /// Wraps `inner`.
     pub fn new(inner: J, plan: &FaultPlan) -> Self {
         FaultJournal { inner, plan: plan.clone(), poisoned: false }
     }
@@ -135,6 +135,12 @@ impl<J: Journal> Journal for FaultJournal<J> {
 
     fn load_snapshot(&mut self) -> Result<Option<(Seq, Vec<u8>)>, JournalError> {
         self.inner.load_snapshot()
+    }
+
+    fn reopen(&mut self) -> Result<(), JournalError> {
+        self.inner.reopen()?;
+        self.poisoned = false;
+        Ok(())
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {

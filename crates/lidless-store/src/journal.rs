@@ -30,6 +30,9 @@ pub trait Journal: Send {
     /// Returns the newest snapshot that is sound; `None` means that everything must be replayed.
     fn load_snapshot(&mut self) -> Result<Option<(Seq, Vec<u8>)>, JournalError>;
 
+    /// Opens what is behind the handle afresh, after an error that left it in doubt. No other lidless can get in between.
+    fn reopen(&mut self) -> Result<(), JournalError>;
+
     /// Does the housekeeping that no acknowledgement should wait for. The writer calls it after it has said "durable".
     fn tidy(&mut self) -> Result<(), JournalError> {
         Ok(())
@@ -55,6 +58,10 @@ impl<J: Journal + ?Sized> Journal for Box<J> {
 
     fn load_snapshot(&mut self) -> Result<Option<(Seq, Vec<u8>)>, JournalError> {
         (**self).load_snapshot()
+    }
+
+    fn reopen(&mut self) -> Result<(), JournalError> {
+        (**self).reopen()
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {

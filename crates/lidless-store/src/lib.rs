@@ -8,6 +8,7 @@
 //! Everything here is synchronous.
 
 pub mod conformance;
+mod desk;
 mod error;
 mod fault;
 mod filing;
@@ -24,4 +25,4 @@ pub use memory::{MemoryDisk, MemoryJournal};
 pub use sqlite::{
     EventFilter, Problem, SCHEMA_VERSION, SqliteJournal, SqliteReader, VerifyError, VerifyReport, verify,
 };
-pub use writer::{CloseError, Reopen, SubmitError, Writer, WriterEvent, WriterOptions};
+pub use writer::{CloseError, SubmitError, Writer, WriterEvent, WriterOptions};

@@ -92,6 +92,10 @@ impl Journal for MemoryJournal {
     fn load_snapshot(&mut self) -> Result<Option<(Seq, Vec<u8>)>, JournalError> {
         Ok(self.kept().snapshots.last().cloned())
     }
+
+    fn reopen(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
 }
 
 fn path() -> &'static Path {

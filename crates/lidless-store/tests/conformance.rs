@@ -3,26 +3,26 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lidless_store::conformance::{Op, history, suite};
+use lidless_store::conformance::{Op, Open, history, suite};
 use lidless_store::{
-    Fault, FaultJournal, FaultPlan, Journal, MemoryDisk, MemoryJournal, Reopen, SqliteJournal, verify,
+    Fault, FaultJournal, FaultPlan, Journal, MemoryDisk, MemoryJournal, SqliteJournal, verify,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn in_memory() -> Reopen {
+fn in_memory() -> Open {
     let disk = MemoryDisk::default();
     Box::new(move || Ok(Box::new(MemoryJournal::on(&disk)) as Box<dyn Journal>))
 }
 
-fn on_sqlite(directory: &TempDir) -> Reopen {
+fn on_sqlite(directory: &TempDir) -> Open {
     static PLACES: AtomicU64 = AtomicU64::new(0);
     let path = directory.path().join(format!("{}.db", PLACES.fetch_add(1, Ordering::Relaxed)));
     Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?) as Box<dyn Journal>))
 }
 
 /// Makes appends fail now and then, in an order that the seed decides; no two in a row at first, so that each is seen.
-fn failing(mut open: Reopen, seed: u64) -> Reopen {
+fn failing(mut open: Open, seed: u64) -> Open {
     const FAULTS: [Fault; 5] =
         [Fault::LostBefore, Fault::LostAfter, Fault::Full, Fault::IoBefore, Fault::IoAfter];
     let plan = FaultPlan::new();

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use lidless_core::id::Seq;
 use lidless_store::conformance::records;
-use lidless_store::{
-    Journal, JournalError, Reopen, SqliteJournal, Writer, WriterEvent, WriterOptions, verify,
-};
+use lidless_store::{Journal, JournalError, SqliteJournal, Writer, WriterEvent, WriterOptions, verify};
 
 /// Names the directory to a child; without it the children's tests have nothing to do.
 const DIRECTORY: &str = "LIDLESS_STORE_TEST_DISK";
@@ -121,12 +119,10 @@ fn child_writes_through_a_full_disk() {
 }
 
 fn start_writer(path: &Path) -> (Writer, mpsc::Receiver<WriterEvent>) {
-    let path = path.to_owned();
-    let mut open: Reopen = Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?) as Box<dyn Journal>));
+    let journal = Box::new(SqliteJournal::open(path).unwrap());
     let options = WriterOptions { retry_every: Duration::from_millis(20), ..WriterOptions::default() };
     let (say, events) = mpsc::channel();
-    let writer =
-        Writer::spawn(open().unwrap(), open, options, move |event| say.send(event).unwrap()).unwrap();
+    let writer = Writer::spawn(journal, options, move |event| say.send(event).unwrap()).unwrap();
     (writer, events)
 }
 

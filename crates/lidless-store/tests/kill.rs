@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lidless_core::id::Seq;
 use lidless_store::conformance::records;
-use lidless_store::{Journal, Reopen, SqliteJournal, Writer, WriterEvent, WriterOptions, verify};
+use lidless_store::{Journal, SqliteJournal, Writer, WriterEvent, WriterOptions, verify};
 
 /// Names the journal to the child; without it the child's test has nothing to do.
 const JOURNAL: &str = "LIDLESS_STORE_TEST_KILL_JOURNAL";
@@ -86,7 +86,6 @@ fn child_appends_until_it_is_killed() {
     let path = Path::new(&path).to_owned();
     let mut journal = SqliteJournal::open(&path).unwrap();
     let mut next = journal.last().unwrap().map_or(1, |(seq, _)| seq.0 + 1);
-    let reopen: Reopen = Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?) as Box<dyn Journal>));
     let on_event = |event| match event {
         WriterEvent::Durable(seq) => {
             let mut out = std::io::stdout().lock();
@@ -98,7 +97,6 @@ fn child_appends_until_it_is_killed() {
     };
     let writer = Writer::spawn(
         Box::new(journal),
-        reopen,
         WriterOptions { queue_max: 8, ..WriterOptions::default() },
         on_event,
     )

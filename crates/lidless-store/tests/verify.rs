@@ -319,3 +319,115 @@ fn what_is_no_journal_is_not_verified() {
     fs::write(&path, "remember the milk\n".repeat(500)).unwrap();
     assert_eq!(chain(&path), "cannot verify journal `PATH`: `PATH` is not a journal of lidless");
 }
+
+/// Returns a journal of `last` rows, one a transaction, as a kill -9 leaves it: the newest rows are in the log alone.
+fn killed(last: u64) -> (TempDir, PathBuf) {
+    let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("journal.db");
+    let mut journal = SqliteJournal::open(&path).unwrap();
+    for seq in 1..=last {
+        journal.append(&[record(seq, 0)]).unwrap();
+    }
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        if !entry.file_name().to_string_lossy().ends_with("-shm") {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let path = copy.path().join("journal.db");
+    (copy, path)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+fn only_problem(path: &Path) -> String {
+    let report = verify(path, &mut |_, _| {}).unwrap();
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    report.problems[0].to_string()
+}
+
+#[test]
+fn what_only_the_log_holds_is_whole_after_a_kill() {
+    let (_directory, path) = killed(40);
+    assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 40 * 4096);
+    check(&path, &[]);
+    assert_eq!(SqliteJournal::open(&path).unwrap().last().unwrap().unwrap().0, Seq(40));
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_told_and_the_evidence_stays() {
+    let (_directory, path) = killed(40);
+    let log = fs::OpenOptions::new().read(true).write(true).open(beside(&path, "-wal")).unwrap();
+    let middle = log.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    log.read_exact_at(&mut byte, middle).unwrap();
+    log.write_all_at(&[byte[0] ^ 4], middle).unwrap();
+    let before = fs::read(beside(&path, "-wal")).unwrap();
+    for _ in 0..2 {
+        let found = only_problem(&path);
+        assert!(found.starts_with("the write-ahead log is damaged: rows "), "{found}");
+        assert!(found.ends_with(" to 40 were acknowledged and cannot be read"), "{found}");
+        let err = open_error(&path);
+        assert!(err.starts_with("journal `PATH` is corrupt at record "), "{err}");
+        assert!(err.contains("its write-ahead log is damaged"), "{err}");
+        assert!(before == fs::read(beside(&path, "-wal")).unwrap(), "the log is as it was");
+    }
+}
+
+#[test]
+fn a_log_cut_short_or_taken_away_is_told() {
+    for keep in [0, 7, 20] {
+        let (_directory, path) = killed(40);
+        let log = fs::OpenOptions::new().write(true).open(beside(&path, "-wal")).unwrap();
+        let frame = 4096 + 24;
+        log.set_len(if keep == 0 { 0 } else { 32 + keep * frame }).unwrap();
+        let err = open_error(&path);
+        if keep > 0 {
+            let found = only_problem(&path);
+            assert!(found.starts_with("the write-ahead log was truncated: "), "{found}");
+            assert!(err.starts_with("journal `PATH` is truncated: records "), "{err}");
+        }
+        assert!(err.contains("truncated") || err.contains("corrupt"), "{err}");
+    }
+}
+
+#[test]
+fn an_older_mark_or_none_claims_nothing_that_is_wrong() {
+    let (_directory, path) = killed(40);
+    let (_other, older) = killed(7);
+    fs::copy(beside(&older, ".mark"), beside(&path, ".mark")).unwrap();
+    check(&path, &[]);
+    fs::write(beside(&path, ".mark"), b"half a mark").unwrap();
+    check(&path, &[]);
+    assert!(SqliteJournal::open(&path).is_ok());
+}
+
+#[test]
+fn a_new_journal_in_the_place_of_one_that_was_moved_away_begins_anew() {
+    let (_directory, path) = journal(40);
+    fs::remove_file(&path).unwrap();
+    let mut journal = SqliteJournal::open(&path).unwrap();
+    assert_eq!(journal.last().unwrap(), None);
+    journal.append(&records(1, 3)).unwrap();
+    drop(journal);
+    check(&path, &[]);
+}
+
+#[test]
+fn a_journal_rewritten_with_a_fitting_head_is_told_by_its_mark() {
+    let (_directory, path) = journal(20);
+    let (_other, forged) = {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let mut journal = SqliteJournal::open(&path).unwrap();
+        journal.append(&records(1, 19)).unwrap();
+        journal.append(&[record(20, 666)]).unwrap();
+        drop(journal);
+        (directory, path)
+    };
+    fs::copy(&forged, &path).unwrap();
+    check(&path, &["row 20 was rewritten: its own hash fits, but what follows was chained to another row"]);
+    assert!(open_error(&path).contains("it is not the record that was acknowledged"));
+}

@@ -8,7 +8,7 @@ use lidless_core::event::Record;
 use lidless_core::id::{Seq, ServiceId};
 use lidless_store::conformance::{record, records};
 use lidless_store::{
-    CloseError, Fault, FaultJournal, FaultPlan, Journal, JournalError, MemoryDisk, MemoryJournal, Reopen,
+    CloseError, Fault, FaultJournal, FaultPlan, Journal, JournalError, MemoryDisk, MemoryJournal,
     SqliteJournal, Writer, WriterEvent, WriterOptions,
 };
 
@@ -24,16 +24,13 @@ struct Bench {
 
 fn bench(options: WriterOptions) -> Bench {
     let (disk, plan) = (MemoryDisk::default(), FaultPlan::new());
-    let mut open = open(&disk, &plan);
     let (say, events) = mpsc::channel();
-    let writer =
-        Writer::spawn(open().unwrap(), open, options, move |event| say.send(event).unwrap()).unwrap();
+    let writer = Writer::spawn(open(&disk, &plan), options, move |event| say.send(event).unwrap()).unwrap();
     Bench { disk, plan, writer, events }
 }
 
-fn open(disk: &MemoryDisk, plan: &FaultPlan) -> Reopen {
-    let (disk, plan) = (disk.clone(), plan.clone());
-    Box::new(move || Ok(Box::new(FaultJournal::new(MemoryJournal::on(&disk), &plan)) as Box<dyn Journal>))
+fn open(disk: &MemoryDisk, plan: &FaultPlan) -> Box<dyn Journal> {
+    Box::new(FaultJournal::new(MemoryJournal::on(disk), plan))
 }
 
 fn quick() -> WriterOptions {
@@ -122,6 +119,43 @@ fn a_full_disk_is_said_once_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_batch_is_never_split_over_two_transactions() {
+    let bench = bench(quick());
+    bench.plan.then(Fault::Full);
+    bench.writer.submit(records(1, 5_000)).unwrap();
+    assert_eq!(bench.next(), "full");
+    bench.writer.submit(records(5_001, 10_000)).unwrap();
+    bench.writer.submit(records(10_001, 10_002)).unwrap();
+    bench.writer.submit(records(10_003, 30_000)).unwrap();
+    let said = bench.until_durable(30_000);
+    let ends = ["durable 5000", "durable 10000", "durable 10002", "durable 30000"];
+    assert!(said.iter().all(|said| ends.contains(&said.as_str()) || said == "recovered"), "{said:?}");
+}
+
+#[test]
+fn the_journal_stays_locked_while_it_is_reopened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let plan = FaultPlan::new();
+    for _ in 0..3 {
+        plan.then(Fault::IoBefore);
+    }
+    let journal = FaultJournal::new(SqliteJournal::open(&path).unwrap(), &plan);
+    let (say, events) = mpsc::channel();
+    let other = path.clone();
+    let on_event = move |event: WriterEvent| {
+        let locked = matches!(SqliteJournal::open(&other), Err(JournalError::Locked { .. }));
+        say.send((short(&event), locked)).unwrap();
+    };
+    let writer = Writer::spawn(Box::new(journal), quick(), on_event).unwrap();
+    writer.submit(records(1, 3)).unwrap();
+    writer.close(PATIENCE).ok();
+    let said: Vec<_> = events.iter().collect();
+    assert!(said.iter().any(|(said, _)| said == "io"), "{said:?}");
+    assert!(said.iter().all(|(_, locked)| *locked), "{said:?}");
+}
+
+#[test]
 fn each_lost_answer_is_settled_by_reopening() {
     for fault in [Fault::LostBefore, Fault::LostAfter, Fault::IoBefore, Fault::IoAfter] {
         let bench = bench(quick());
@@ -151,7 +185,10 @@ fn a_full_backlog_keeps_the_oldest_and_leaves_no_gap() {
     assert_eq!(bench.next(), "dropped 6, expected 6");
     bench.writer.submit(records(9, 9)).unwrap();
     let disk = bench.disk.clone();
-    bench.writer.close(PATIENCE).unwrap();
+    match bench.writer.close(PATIENCE) {
+        Err(CloseError::NotDurable { records: 4, from: Seq(6) }) => {}
+        other => panic!("{other:?}"),
+    }
     assert_eq!(kept(&mut MemoryJournal::on(&disk)), records(1, 5));
     let rest: Vec<String> = bench.events.iter().map(|event| short(&event)).collect();
     assert_eq!(rest, ["durable 5", "recovered"], "said once");
@@ -210,10 +247,8 @@ fn closing_says_what_could_not_be_kept() {
 #[test]
 fn a_panicking_listener_ends_the_writer_and_submit_says_so() {
     let disk = MemoryDisk::default();
-    let mut reopen = open(&disk, &FaultPlan::new());
-    let writer =
-        Writer::spawn(reopen().unwrap(), reopen, quick(), |_| panic!("a listener that panics, as planned"))
-            .unwrap();
+    let journal = open(&disk, &FaultPlan::new());
+    let writer = Writer::spawn(journal, quick(), |_| panic!("a listener that panics, as planned")).unwrap();
     let deadline = Instant::now() + PATIENCE;
     let mut seq = 1;
     while writer.submit(records(seq, seq)).is_ok() {
@@ -228,14 +263,9 @@ fn many_writers_share_one_fsync() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.db");
     let (say, events) = mpsc::channel();
-    let reopen: Reopen = {
-        let path = path.clone();
-        Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?) as Box<dyn Journal>))
-    };
     let journal = Box::new(SqliteJournal::open(&path).unwrap());
     let writer =
-        Writer::spawn(journal, reopen, WriterOptions::default(), move |event| say.send(event).unwrap())
-            .unwrap();
+        Writer::spawn(journal, WriterOptions::default(), move |event| say.send(event).unwrap()).unwrap();
     let all: Vec<Record> = (1..=2_000).map(|seq| record(seq, u64::from(ServiceId(1).0))).collect();
     for record in &all {
         writer.submit(vec![record.clone()]).unwrap();

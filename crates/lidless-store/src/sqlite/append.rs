@@ -46,6 +46,7 @@ impl SqliteJournal {
         self.wal_pages += 6 + bytes / 4096;
         self.filing = Some(filing);
         self.tip = tip;
+        self.mark.write(tip);
         Ok(tip.seq)
     }
 

@@ -6,6 +6,7 @@
 //! * `open` and `lock`: one daemon per journal; `schema`: what is in the file; `chain`: what a row's hash covers
 //! * `append`, `replay`, `snapshot`: what [`SqliteJournal`] does
 //! * `reader`, `verify` (which finds a `problem`): what others may do beside it
+//! * `mark`, `wal`: what must be there, and why it is not
 //! * `fail`, `file`: what SQLite's errors mean here, and how long the file should be
 
 mod append;
@@ -13,6 +14,7 @@ mod chain;
 mod fail;
 mod file;
 mod lock;
+mod mark;
 mod open;
 mod problem;
 mod reader;
@@ -20,6 +22,7 @@ mod replay;
 mod schema;
 mod snapshot;
 mod verify;
+mod wal;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,7 @@ pub struct SqliteJournal {
     tip: Tip,
     filing: Option<Filing>,
     wal_pages: u64,
+    mark: mark::Mark,
     lock: lock::Lock,
 }
 
@@ -58,17 +62,10 @@ impl SqliteJournal {
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         open::create_directory(path)?;
         let lock = lock::Lock::take(path)?;
-        let (conn, tip) = open::open(path)?;
-        Ok(SqliteJournal { path: path.to_owned(), conn: Some(conn), tip, filing: None, wal_pages: 0, lock })
-    }
-
-    /// Opens the file afresh under the same lock: what a caller does after [`JournalError::Io`].
-    pub fn reopen(&mut self) -> Result<(), JournalError> {
-        self.conn = None;
-        self.filing = None;
-        let (conn, tip) = open::open(&self.path)?;
-        (self.conn, self.tip, self.wal_pages) = (Some(conn), tip, 0);
-        Ok(())
+        let mark = mark::Mark::open(path)?;
+        let (conn, tip) = open::open(path, &mark)?;
+        let (path, conn) = (path.to_owned(), Some(conn));
+        Ok(SqliteJournal { path, conn, tip, filing: None, wal_pages: 0, mark, lock })
     }
 
     /// Returns where the journal is.
@@ -143,6 +140,14 @@ impl Journal for SqliteJournal {
 
     fn load_snapshot(&mut self) -> Result<Option<(Seq, Vec<u8>)>, JournalError> {
         snapshot::load(self.conn("read")?, &self.path)
+    }
+
+    fn reopen(&mut self) -> Result<(), JournalError> {
+        self.conn = None;
+        self.filing = None;
+        let (conn, tip) = open::open(&self.path, &self.mark)?;
+        (self.conn, self.tip, self.wal_pages) = (Some(conn), tip, 0);
+        Ok(())
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use lidless_core::event::Record;
 use lidless_core::id::Seq;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::chain::{GENESIS, Hash, Tip, row_hash};
 use super::fail::Named;
 use super::file::explain;
+use super::mark::{self, Mark};
 use super::replay::RawRow;
 use super::schema::{self, Identity};
 use crate::{Holder, JournalError};
@@ -31,15 +33,21 @@ pub(super) fn create_directory(path: &Path) -> Result<(), JournalError> {
 }
 
 /// Opens the file for writing, creates what is missing, and returns where the journal ends.
-pub(super) fn open(path: &Path) -> Result<(Connection, Tip), JournalError> {
-    open_inner(path).map_err(|err| explain(path, err))
+pub(super) fn open(path: &Path, mark: &Mark) -> Result<(Connection, Tip), JournalError> {
+    open_inner(path, mark).map_err(|err| explain(path, err))
 }
 
-fn open_inner(path: &Path) -> Result<(Connection, Tip), JournalError> {
-    create_file(path)?;
+fn open_inner(path: &Path, mark: &Mark) -> Result<(Connection, Tip), JournalError> {
+    if create_file(path)? {
+        // Of a journal that was moved away.
+        mark.write(Tip::EMPTY);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).named(path, "open")?;
     conn.busy_timeout(BUSY_WAIT_MAX).named(path, "open")?;
+    // Closing would copy the log into the file and empty it: not before it is known that nothing is missing.
+    let kept = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    conn.set_db_config(kept, true).named(path, "open")?;
     // Before any pragma that writes: a file that is not ours stays as it was.
     let identity = schema::identify(&conn, path)?;
     prepare(&conn, path)?;
@@ -47,8 +55,11 @@ fn open_inner(path: &Path) -> Result<(Connection, Tip), JournalError> {
         Identity::Empty => schema::create(&conn, path)?,
         Identity::Journal => {}
     }
+    mark::compare(&conn, path)?;
+    conn.set_db_config(kept, false).named(path, "open")?;
     make_durable(&conn, path)?;
     let tip = read_tip(&conn, path)?;
+    mark.write(tip);
     Ok((conn, tip))
 }
 
@@ -67,13 +78,15 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
     Ok(conn)
 }
 
-fn create_file(path: &Path) -> Result<(), JournalError> {
+/// Creates the file if there is none; true if there was none.
+fn create_file(path: &Path) -> Result<bool, JournalError> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => sync_directory(path),
+        Ok(_) => sync_directory(path).map(|()| true),
         Err(err) if err.kind() == ErrorKind::AlreadyExists => {
             // SQLite would fall back to reading only; ask before it does.
             let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-            rustix::fs::access(path, access).map_err(|err| JournalError::from_io(path, "open", err.into()))
+            let may = rustix::fs::access(path, access);
+            may.map(|()| false).map_err(|err| JournalError::from_io(path, "open", err.into()))
         }
         Err(err) => Err(JournalError::from_io(path, "create", err)),
     }

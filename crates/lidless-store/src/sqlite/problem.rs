@@ -70,6 +70,15 @@ pub enum Problem {
         /// The last one missing, as the head says.
         to: Seq,
     },
+    /// Rows that were acknowledged are in neither the file nor its write-ahead log.
+    LogLost {
+        /// The first one missing.
+        from: Seq,
+        /// The last one that was acknowledged.
+        to: Seq,
+        /// The log is there and damaged, not cut short or gone.
+        damaged: bool,
+    },
     /// There are rows after the last one that lidless wrote.
     Surplus {
         /// The first of them.
@@ -130,6 +139,14 @@ impl fmt::Display for Problem {
                     "rows {from} to {to} were deleted at the end: the journal's head names {to} as the last"
                 )
             }
+            Problem::LogLost { from, to, damaged: true } => write!(
+                f,
+                "the write-ahead log is damaged: rows {from} to {to} were acknowledged and cannot be read"
+            ),
+            Problem::LogLost { from, to, damaged: false } => write!(
+                f,
+                "the write-ahead log was truncated: rows {from} to {to} were acknowledged and are missing"
+            ),
             Problem::Surplus { from } => {
                 write!(f, "row {from} was added at the end: the journal's head does not know it")
             }

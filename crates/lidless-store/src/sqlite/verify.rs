@@ -15,11 +15,12 @@ use super::append::{micros, to_sql};
 use super::chain::GENESIS;
 use super::fail::Named;
 use super::file::{CutShort, cut_short};
+use super::mark::{self, Acknowledged};
 use super::open::{open_reader, read_head};
 use super::problem::{Problem, VerifyError, VerifyReport};
 use super::replay::{RawRow, at};
 use super::schema::{self, Identity};
-use super::snapshot;
+use super::{snapshot, wal};
 use crate::{JournalError, filing};
 
 /// Rows in one read transaction: a longer one would keep the daemon's log from being emptied.
@@ -37,6 +38,8 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyR
         next: Seq(1),
         probing: true,
         cut: None,
+        // Before the first look at the journal, which a daemon may be writing.
+        mark: mark::read(path),
     };
     match walk.run(progress) {
         Ok(()) => {}
@@ -56,6 +59,8 @@ struct Walk<'a> {
     probing: bool,
     /// What is missing of the file, where it could be opened all the same.
     cut: Option<CutShort>,
+    /// What must be there, because it was acknowledged.
+    mark: Option<Acknowledged>,
 }
 
 impl Walk<'_> {
@@ -154,6 +159,10 @@ impl Walk<'_> {
             } else if raw.prev != self.prev && !gap {
                 self.problem(Problem::Rewritten { row: raw.seq });
             }
+            let other = |mark: Acknowledged| mark.seq == raw.seq && mark.hash.as_slice() != raw.hash;
+            if self.mark.is_some_and(other) && !self.blamed(raw.seq) {
+                self.problem(Problem::Rewritten { row: raw.seq });
+            }
             let fault = derived(raw, row);
             sound = fault.is_none();
             fault.into_iter().for_each(|fault| self.problem(fault));
@@ -195,6 +204,10 @@ impl Walk<'_> {
             self.problem(Problem::Surplus { from: head_seq.next() });
         } else if self.prev != head_hash && !self.blamed(last) {
             self.problem(Problem::Rewritten { row: last });
+        }
+        if let Some(mark) = self.mark.filter(|mark| mark.seq > last.max(head_seq)) {
+            let (from, damaged) = (last.max(head_seq).next(), wal::is_damaged(self.path));
+            self.problem(Problem::LogLost { from, to: mark.seq, damaged });
         }
     }
 
@@ -249,6 +262,7 @@ impl Walk<'_> {
             Some(
                 Problem::Missing { .. }
                 | Problem::TailMissing { .. }
+                | Problem::LogLost { .. }
                 | Problem::Surplus { .. }
                 | Problem::Unindexed { .. }
                 | Problem::CutShort { .. }

@@ -1,11 +1,11 @@
 //! How is a daemon put together from a configuration? Open the journal, recover, build the drivers, make the dispatcher.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lidless_core::engine::Engine;
 use lidless_drivers::process::ManagedProcess;
-use lidless_store::{Journal, JournalError, Reopen, SqliteJournal};
+use lidless_store::{Journal, JournalError, SqliteJournal};
 
 use super::clock::Clock;
 use super::dispatcher::Daemon;
@@ -56,11 +56,7 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
         Some(path) => {
             let mut journal = SqliteJournal::open(path)?;
             let recovered = recover(&mut journal, seed)?;
-            let path: PathBuf = path.to_owned();
-            let reopen: Reopen = Box::new(move || {
-                SqliteJournal::open(&path).map(|journal| Box::new(journal) as Box<dyn Journal>)
-            });
-            (recovered, Some((Box::new(journal) as Box<dyn Journal>, reopen)))
+            (recovered, Some(Box::new(journal) as Box<dyn Journal>))
         }
     };
     let replayed = recovered.replayed;

@@ -87,11 +87,9 @@ impl Daemon {
         let news = Arc::new((Mutex::new(WriterNews::default()), Notify::new()));
         let writer = match journal {
             None => None,
-            Some((journal, reopen)) => {
+            Some(journal) => {
                 let news = Arc::clone(&news);
-                Some(Writer::spawn(journal, reopen, WriterOptions::default(), move |event| {
-                    tell(&news, event)
-                })?)
+                Some(Writer::spawn(journal, WriterOptions::default(), move |event| tell(&news, event))?)
             }
         };
         let seq = recovered.engine.state().seq;

@@ -7,7 +7,7 @@ use lidless_core::engine::Engine;
 use lidless_core::id::Seq;
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
-use lidless_store::{Journal, Reopen};
+use lidless_store::Journal;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::drivers::Drivers;
@@ -24,7 +24,7 @@ pub struct Options {
     /// The engine as the journal left it, and its clock.
     pub recovered: Recovered,
     /// Where to write; none keeps nothing.
-    pub journal: Option<(Box<dyn Journal>, Reopen)>,
+    pub journal: Option<Box<dyn Journal>>,
 }
 
 /// What was under way when lidless had to end.
