@@ -315,7 +315,15 @@ async fn an_act_in_doubt_is_confirmed_by_the_age_of_the_instance() {
     assert!(matches!(confirm(Action::Reload, intent).await, Confirmation::StillUnknown { .. }));
     kill9(pid_of(&process));
     wait_until("it is seen dead", || matches!(process.state(), ProcessState::Exited { .. })).await;
-    assert!(matches!(confirm(Action::Restart, intent).await, Confirmation::NotApplied { .. }));
+    // It was restarted, whatever became of it then; the next lidless knows as well.
+    assert!(matches!(confirm(Action::Restart, intent).await, Confirmation::Applied { .. }));
+    assert!(matches!(confirm(Action::Start, intent).await, Confirmation::Applied { .. }));
+    assert!(matches!(confirm(Action::Restart, later).await, Confirmation::NotApplied { .. }));
+    assert!(matches!(confirm(Action::Start, later).await, Confirmation::NotApplied { .. }));
+    // Its clock begins anew, so the instance is from before its 100 s.
+    let next = self::actuator(&service.open(service.sleeper()));
+    let before = Now { monotonic: Duration::from_secs(50), wall_ms: 0 };
+    assert!(matches!(next.confirm(Action::Restart, before, LONG).await, Confirmation::Applied { .. }));
 }
 
 #[tokio::test]
