@@ -114,8 +114,22 @@ pub async fn run(
     timeout: Duration,
     max_output: usize,
 ) -> Result<Ended, SpawnError> {
+    run_noted(spec, stdin, timeout, max_output, |_| {}).await
+}
+
+/// As [`run`]; `note` is called with the pid at once when the command was started.
+pub(crate) async fn run_noted(
+    spec: &CommandSpec,
+    stdin: Option<&[u8]>,
+    timeout: Duration,
+    max_output: usize,
+    note: impl FnOnce(i32),
+) -> Result<Ended, SpawnError> {
     let started = Instant::now();
     let (mut child, mut group) = start(spec, stdin.is_some())?;
+    if let Some(leader) = group.leader {
+        note(leader.as_raw_nonzero().get());
+    }
     let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
     let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
     let mut stdout = Output::new(child.stdout.take(), max_output);

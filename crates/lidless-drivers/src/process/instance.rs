@@ -37,8 +37,12 @@ pub struct Instance {
 impl Instance {
     /// Describes the calling process.
     pub(crate) fn of_self(boot_id: &str) -> io::Result<Instance> {
-        let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-        let stat = stat(pid)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+        Instance::of_child(i32::try_from(std::process::id()).map_err(io::Error::other)?, boot_id)
+    }
+
+    /// Describes a process whose pid is surely its own: a child that nobody has reaped.
+    pub(crate) fn of_child(pid: i32, boot_id: &str) -> io::Result<Instance> {
+        let stat = stat(pid)?.ok_or_else(|| io::Error::other(format!("process {pid} is not in /proc")))?;
         Ok(Instance { boot_id: boot_id.to_owned(), pid, start_ticks: stat.start_ticks, started: boottime() })
     }
 

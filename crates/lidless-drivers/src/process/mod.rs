@@ -9,7 +9,7 @@
 //! * [`stop`]: how an instance is ended, and proved gone with everything that it started.
 //! * [`user`], [`signal`]: names to numbers.
 
-mod handle;
+pub(crate) mod handle;
 pub mod instance;
 pub mod launch;
 pub mod managed;

@@ -119,7 +119,11 @@ impl Builder {
             }
             Some(RunKind::Exec(settings)) => {
                 let reload = settings.reload.as_ref().map(|argv| command(argv, &settings.dir, &[]));
-                Some(Arc::new(ExecActuator::new(command(&settings.restart, &settings.dir, &[]), reload)))
+                let slot = state_dir.join("slots").join(name);
+                let actuator = ExecActuator::new(command(&settings.restart, &settings.dir, &[]), reload)
+                    .remembering(&slot)
+                    .map_err(|err| fail(name, "the record of its commands", &err))?;
+                Some(Arc::new(actuator))
             }
         };
         if let Some(actuator) = actuator {
