@@ -233,6 +233,20 @@ async fn what_ignores_the_signal_is_killed_after_its_time() {
 }
 
 #[tokio::test]
+async fn the_time_for_a_stop_is_enough_to_kill() {
+    let service = Service::new();
+    let mut settings = service.script("trap '' TERM; echo > ready; while :; do sleep 0.01; done");
+    settings.stop.within = Duration::from_millis(700);
+    let process = service.open(settings);
+    process.start(LONG).await.unwrap();
+    wait_until("it ignores TERM", || service.path("ready").exists()).await;
+    // Less than the service's own time: alone it would end the stop before the kill.
+    let grace = Duration::from_millis(600);
+    let Stopped { exit, .. } = process.stop(process.stop_time(grace)).await.unwrap().unwrap();
+    assert_eq!(exit, Exit::Signal(9));
+}
+
+#[tokio::test]
 async fn what_must_never_be_killed_is_not_and_nothing_starts_beside_it() {
     let service = Service::new();
     let mut settings = service.script("trap '' TERM; echo > ready; while :; do sleep 0.01; done");

@@ -146,7 +146,20 @@ async fn a_launcher_that_slept_through_a_stop_does_not_undo_it() {
     process.stop(LONG).await.unwrap();
     assert!(generation(&record()) > before, "a stop makes requests for the older generation void");
 
-    // What a launcher of a lidless that died before the stop would now find on its stdin.
+    launch_late(&service, before);
+}
+
+#[tokio::test]
+async fn a_launcher_that_was_cut_off_before_it_began_does_not_undo_a_stop() {
+    let service = Service::new();
+    let process = service.open(service.sleeper());
+    assert_eq!(process.stop(LONG).await.unwrap(), None, "there is nothing to stop");
+    launch_late(&service, 0);
+    assert!(matches!(process.start(LONG).await.unwrap(), Started::New { .. }));
+}
+
+/// Hands a launcher the request of a lidless that is gone, for the generation of before the stop: it must do nothing.
+fn launch_late(service: &Service, before: u64) {
     let request = serde_json::json!({
         "after_generation": before, "not_after_us": u64::MAX / 2, "command": ["touch", service.path("undone")],
         "dir": null, "env": [], "user": null, "output": service.path("output"),
