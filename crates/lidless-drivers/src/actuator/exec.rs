@@ -83,9 +83,10 @@ impl Actuator for ExecActuator {
             if let Err(reason) = self.clear(Instant::now() + timeout).await {
                 return Outcome::Unavailable { reason };
             }
-            let note = |pid| {
+            let in_flight = self.in_flight.clone();
+            let note = move |pid| {
                 // The heal goes on: what cannot be remembered can still help.
-                if let Some(Err(err)) = self.in_flight.as_ref().map(|last| last.note(pid, timeout)) {
+                if let Some(Err(err)) = in_flight.map(|last| last.note(pid, timeout)) {
                     tracing::warn!(pid, error = %err, "A command at work could not be recorded.");
                 }
             };
