@@ -4,6 +4,9 @@
 //! killed. We learn of the leader's end without reaping it: until it is reaped, its number, which names the group, cannot be
 //! given to a stranger. What leaves the group (`setsid`) or runs as another user (`sudo`) is beyond reach, but cannot hold
 //! us up either.
+//!
+//! A start has to wait for the new process to enter its directory and to load its program, which a dead network mount holds
+//! up for ever: it waits on a thread of its own, once a command at a time. One that comes back late is killed.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -12,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{
@@ -20,7 +24,8 @@ use rustix::process::{
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 /// How long a killed command may take to be gone. A process stuck in the kernel takes longer: it is reaped in the background.
 const REAP_MAX: Duration = Duration::from_millis(250);
@@ -40,7 +45,28 @@ pub struct CommandSpec {
     pub env: BTreeMap<String, String>,
     /// What happens to processes that it leaves behind.
     pub leftovers: Leftovers,
+    /// Its starts under way, shared by all copies of this.
+    pub starts: Starts,
 }
+
+/// The starts of one command that are under way: one at most, for none can be cut short.
+#[derive(Clone, Debug)]
+pub struct Starts(Arc<Semaphore>);
+
+impl Default for Starts {
+    fn default() -> Self {
+        Starts(Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// Commands are equal whatever is under way.
+impl PartialEq for Starts {
+    fn eq(&self, _: &Starts) -> bool {
+        true
+    }
+}
+
+impl Eq for Starts {}
 
 /// What happens to processes of the group that are still there when the command itself ends in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,6 +119,12 @@ pub enum SpawnError {
         #[source]
         err: io::Error,
     },
+    /// Its start did not come back in time, or an earlier one has still not.
+    #[error("cannot run `{program}`: it could not be started in time; its directory or its file may hang")]
+    Hung {
+        /// The program.
+        program: String,
+    },
     /// It was started, could not be watched, and was killed again.
     #[error("cannot watch `{program}`")]
     Watch {
@@ -114,8 +146,20 @@ pub async fn run(
     timeout: Duration,
     max_output: usize,
 ) -> Result<Ended, SpawnError> {
+    run_noted(spec, stdin, timeout, max_output, |_| {}).await
+}
+
+/// As [`run`]; `note` is called with the pid, on another thread, at once when the command was started.
+pub(crate) async fn run_noted(
+    spec: &CommandSpec,
+    stdin: Option<&[u8]>,
+    timeout: Duration,
+    max_output: usize,
+    note: impl FnOnce(i32) + Send + 'static,
+) -> Result<Ended, SpawnError> {
     let started = Instant::now();
-    let (mut child, mut group) = start(spec, stdin.is_some())?;
+    // In this order: what is bound last is dropped first.
+    let Started { mut child, mut group } = start_by(started + timeout, spec, stdin.is_some(), note).await?;
     let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
     let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
     let mut stdout = Output::new(child.stdout.take(), max_output);
@@ -155,7 +199,46 @@ pub async fn run(
     })
 }
 
-fn start(spec: &CommandSpec, with_input: bool) -> Result<(Child, Group), SpawnError> {
+/// A command that was started. Dropped, it is killed with its group.
+struct Started {
+    // In this order: see `Group`.
+    group: Group,
+    child: Child,
+}
+
+/// Starts a command on a thread that may be held up for as long as it takes.
+async fn start_by(
+    deadline: Instant,
+    spec: &CommandSpec,
+    with_input: bool,
+    note: impl FnOnce(i32) + Send + 'static,
+) -> Result<Started, SpawnError> {
+    let hung = || SpawnError::Hung { program: program(spec) };
+    let turn = timeout_at(deadline, Arc::clone(&spec.starts.0).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else { return Err(hung()) };
+    let own = spec.clone();
+    let starting = tokio::task::spawn_blocking(move || {
+        // It goes with the start, not with who waits for it: it is given back when the start really ends.
+        let _turn = turn;
+        // No thread was free until now, and nobody waits any more.
+        if Instant::now() >= deadline {
+            return Err(SpawnError::Hung { program: program(&own) });
+        }
+        let started = start(&own, with_input)?;
+        if let Some(leader) = started.group.leader {
+            note(leader.as_raw_nonzero().get());
+        }
+        Ok(started)
+    });
+    match timeout_at(deadline, starting).await {
+        Ok(Ok(started)) => started,
+        Ok(Err(err)) => Err(SpawnError::Start { program: program(spec), err: io::Error::other(err) }),
+        // Nobody takes what it returns: the runtime drops it, on that thread.
+        Err(_) => Err(hung()),
+    }
+}
+
+fn start(spec: &CommandSpec, with_input: bool) -> Result<Started, SpawnError> {
     let [program, arguments @ ..] = &*spec.argv else { return Err(SpawnError::Empty) };
     let mut command = Command::new(program);
     command
@@ -180,7 +263,7 @@ fn start(spec: &CommandSpec, with_input: bool) -> Result<(Child, Group), SpawnEr
         Some(_) | None => SpawnError::Start { program: program.clone(), err },
     })?;
     let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    Ok((child, Group { leader }))
+    Ok(Started { group: Group { leader }, child })
 }
 
 /// Waits until the leader has ended, and leaves it unreaped.

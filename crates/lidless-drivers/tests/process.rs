@@ -233,6 +233,20 @@ async fn what_ignores_the_signal_is_killed_after_its_time() {
 }
 
 #[tokio::test]
+async fn the_time_for_a_stop_is_enough_to_kill() {
+    let service = Service::new();
+    let mut settings = service.script("trap '' TERM; echo > ready; while :; do sleep 0.01; done");
+    settings.stop.within = Duration::from_millis(700);
+    let process = service.open(settings);
+    process.start(LONG).await.unwrap();
+    wait_until("it ignores TERM", || service.path("ready").exists()).await;
+    // Less than the service's own time: alone it would end the stop before the kill.
+    let grace = Duration::from_millis(600);
+    let Stopped { exit, .. } = process.stop(process.stop_time(grace)).await.unwrap().unwrap();
+    assert_eq!(exit, Exit::Signal(9));
+}
+
+#[tokio::test]
 async fn what_must_never_be_killed_is_not_and_nothing_starts_beside_it() {
     let service = Service::new();
     let mut settings = service.script("trap '' TERM; echo > ready; while :; do sleep 0.01; done");
@@ -315,7 +329,15 @@ async fn an_act_in_doubt_is_confirmed_by_the_age_of_the_instance() {
     assert!(matches!(confirm(Action::Reload, intent).await, Confirmation::StillUnknown { .. }));
     kill9(pid_of(&process));
     wait_until("it is seen dead", || matches!(process.state(), ProcessState::Exited { .. })).await;
-    assert!(matches!(confirm(Action::Restart, intent).await, Confirmation::NotApplied { .. }));
+    // It was restarted, whatever became of it then; the next lidless knows as well.
+    assert!(matches!(confirm(Action::Restart, intent).await, Confirmation::Applied { .. }));
+    assert!(matches!(confirm(Action::Start, intent).await, Confirmation::Applied { .. }));
+    assert!(matches!(confirm(Action::Restart, later).await, Confirmation::NotApplied { .. }));
+    assert!(matches!(confirm(Action::Start, later).await, Confirmation::NotApplied { .. }));
+    // Its clock begins anew, so the instance is from before its 100 s.
+    let next = self::actuator(&service.open(service.sleeper()));
+    let before = Now { monotonic: Duration::from_secs(50), wall_ms: 0 };
+    assert!(matches!(next.confirm(Action::Restart, before, LONG).await, Confirmation::Applied { .. }));
 }
 
 #[tokio::test]

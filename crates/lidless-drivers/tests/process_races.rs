@@ -146,7 +146,20 @@ async fn a_launcher_that_slept_through_a_stop_does_not_undo_it() {
     process.stop(LONG).await.unwrap();
     assert!(generation(&record()) > before, "a stop makes requests for the older generation void");
 
-    // What a launcher of a lidless that died before the stop would now find on its stdin.
+    launch_late(&service, before);
+}
+
+#[tokio::test]
+async fn a_launcher_that_was_cut_off_before_it_began_does_not_undo_a_stop() {
+    let service = Service::new();
+    let process = service.open(service.sleeper());
+    assert_eq!(process.stop(LONG).await.unwrap(), None, "there is nothing to stop");
+    launch_late(&service, 0);
+    assert!(matches!(process.start(LONG).await.unwrap(), Started::New { .. }));
+}
+
+/// Hands a launcher the request of a lidless that is gone, for the generation of before the stop: it must do nothing.
+fn launch_late(service: &Service, before: u64) {
     let request = serde_json::json!({
         "after_generation": before, "not_after_us": u64::MAX / 2, "command": ["touch", service.path("undone")],
         "dir": null, "env": [], "user": null, "output": service.path("output"),
@@ -162,4 +175,38 @@ async fn a_launcher_that_slept_through_a_stop_does_not_undo_it() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), r#"{"report":"superseded"}"#);
     assert_eq!(output.status.code(), Some(75));
     assert!(!service.path("undone").exists());
+}
+
+/// Its main thread ends, the other goes on: the kernel shows such a process as a zombie.
+const HEADLESS: &str = "#include <pthread.h>\n#include <unistd.h>\n\
+    static void *work(void *none) { for (;;) pause(); return none; }\n\
+    int main(void) { pthread_t other; pthread_create(&other, 0, work, 0); pthread_exit(0); }\n";
+
+#[tokio::test]
+async fn a_process_whose_main_thread_ended_is_not_started_beside_itself() {
+    let service = Service::new();
+    fs::write(service.path("headless.c"), HEADLESS).unwrap();
+    // The linker of every Rust toolchain, so it is wherever these tests were built.
+    let built = Command::new("cc")
+        .args(["-pthread", "-o", "headless", "headless.c"])
+        .current_dir(service.dir.path())
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        println!("skipped: no C compiler");
+        return;
+    }
+    let first = service.open(service.script("exec ./headless"));
+    first.start(LONG).await.unwrap();
+    let pid = pid_of(&first);
+    wait_until("its main thread has ended", || state_of(pid) == Some('Z')).await;
+
+    let next = service.open(service.sleeper());
+    assert!(matches!(next.adopt().unwrap(), ProcessState::Running { pid: found, .. } if found == pid));
+    // With no record of it, too.
+    fs::remove_file(service.slot().join("instance.json")).unwrap();
+    let next = service.open(service.sleeper());
+    assert!(matches!(next.start(LONG).await.unwrap(), Started::Adopted { pid: found, .. } if found == pid));
+    assert_eq!(service.starts().len(), 1);
+    assert_eq!(next.stop(LONG).await.unwrap().unwrap().pid, pid);
+    assert!(fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1, "a thread goes on");
 }

@@ -5,7 +5,7 @@
 mod process_support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -34,6 +34,11 @@ async fn reason(service: &Service, change: impl FnOnce(&mut ProcessSettings)) ->
     assert_eq!(zombies_of_ours(), [] as [i32; 0]);
     assert_eq!(service.living(), [] as [i32; 0]);
     reason
+}
+
+fn nobody(option: &str) -> String {
+    let output = Command::new("id").args([option, "nobody"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]
@@ -101,14 +106,65 @@ async fn the_user_is_become_with_all_groups() {
     process.start(LONG).await.unwrap();
     let who = || fs::read_to_string(service.path("who")).unwrap_or_default();
     wait_until("it told who it is", || who().lines().count() == 3).await;
-    let wanted = |option| {
-        let output = Command::new("id").args([option, "nobody"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(who().starts_with(&(wanted("-u") + &wanted("-G"))), "{}", who());
+    assert!(who().starts_with(&format!("{}\n{}\n", nobody("-u"), nobody("-G"))), "{}", who());
     assert!(who().ends_with(" nobody\n"), "{}", who());
     // The slot stays ours alone.
     assert_eq!(fs::metadata(service.slot()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_log_that_was_made_for_a_user_is_that_users() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let service = Service::new();
+    fs::set_permissions(service.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut settings = service.script("echo told >> /dev/stderr; exec sleep 1000");
+    settings.user = Some("nobody".to_owned());
+    service.open(settings).start(LONG).await.unwrap();
+    let log = || fs::read_to_string(service.path("output")).unwrap_or_default();
+    wait_until("it wrote to its log by name", || !log().is_empty()).await;
+    assert_eq!(log(), "told\n");
+    let metadata = fs::metadata(service.path("output")).unwrap();
+    assert_eq!((metadata.uid().to_string(), metadata.permissions().mode() & 0o777), (nobody("-u"), 0o640));
+}
+
+#[tokio::test]
+async fn a_link_of_the_services_user_does_not_lead_root_astray() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let service = Service::new();
+    fs::set_permissions(service.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    for folder in ["real", "linked"] {
+        fs::create_dir(service.path(folder)).unwrap();
+    }
+    let link = |target: &str, name: &str, owner: &str| {
+        symlink(target, service.path(name)).unwrap();
+        lchown(service.path(name), Some(owner.parse().unwrap()), None).unwrap();
+    };
+    let user = nobody("-u");
+    link("real", "linked/theirs", &user);
+    link("../real", "linked/folder", &user);
+    link("../real/file", "linked/file", &user);
+    for log in ["linked/folder/log", "linked/file"] {
+        let told = reason(&service, |settings| {
+            (settings.user, settings.output) = (Some("nobody".to_owned()), service.path(log));
+        })
+        .await;
+        assert!(told.ends_with(&format!(" is a symbolic link that user {user} made")), "{told}");
+    }
+    assert_eq!(fs::read_dir(service.path("real")).unwrap().count(), 0, "root wrote elsewhere");
+
+    // Links that root made are the owner's own way of putting things, as /var/run is.
+    link(service.path("linked").to_str().unwrap(), "ours", "0");
+    link("../real/log", "linked/ours", "0");
+    let mut settings = service.sleeper();
+    (settings.user, settings.output) = (Some("nobody".to_owned()), service.path("ours/../ours/ours"));
+    service.open(settings).start(LONG).await.unwrap();
+    wait_until("the log is there", || service.path("real/log").exists()).await;
 }
 
 #[tokio::test]

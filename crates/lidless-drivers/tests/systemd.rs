@@ -217,6 +217,21 @@ async fn a_restart_is_applied_once_its_job_is_done_and_leaves_its_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_whose_unit_died_again_was_a_restart() {
+    let Some(rig) = Rig::boot("app") else { return };
+    rig.host.start("app", "ExecStart=sleep infinity");
+    let before = rig.now();
+    begins(&rig.perform(Action::Restart, PATIENCE).await, "applied: job ");
+    rig.host.signal("app", Signal::KILL);
+    rig.until("certain fail: failed (result signal, killed by SIGKILL)").await;
+    begins(&rig.confirm(Action::Restart, before).await, "applied: app.service is failed (result signal, ");
+    begins(&rig.confirm(Action::Start, before).await, "applied: app.service is failed (result signal, ");
+    let after = rig.now();
+    begins(&rig.confirm(Action::Restart, after).await, "not applied: app.service is failed (result signal, ");
+    begins(&rig.confirm(Action::Start, after).await, "not applied: app.service is failed (result signal, ");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_limit_is_lifted_for_an_act_of_ours_but_a_start_that_fails_is_not_repeated() {
     let Some(rig) = Rig::boot("app") else { return };
     let limit = "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=3";

@@ -1,32 +1,72 @@
 //! How does a command of the owner's heal a service? It is run as it is written, and its exit code is the answer.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::spec::Action;
 use lidless_core::time::Now;
+use tokio::time::Instant;
 
 use super::Actuator;
+use super::inflight::InFlight;
 use crate::check::BoxFuture;
-use crate::child::{CommandSpec, Ended, Leftovers, run};
+use crate::child::{CommandSpec, Ended, Leftovers, run_noted};
 use crate::process::launch::chain;
 use crate::process::signal::signal_name;
 
 /// How much of what a command says is kept: enough for its first line.
 const OUTPUT_MAX: usize = 4096;
 
+/// When to ask again about a command that is still at work.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Runs one command to start or restart, and perhaps another to reload.
 #[derive(Clone, Debug)]
 pub struct ExecActuator {
     restart: CommandSpec,
     reload: Option<CommandSpec>,
+    in_flight: Option<InFlight>,
 }
 
 impl ExecActuator {
     /// Runs these commands. What they leave behind stays: a start script's service must outlive the script.
     pub fn new(restart: CommandSpec, reload: Option<CommandSpec>) -> Self {
         let leave = |command| CommandSpec { leftovers: Leftovers::Leave, ..command };
-        ExecActuator { restart: leave(restart), reload: reload.map(leave) }
+        ExecActuator { restart: leave(restart), reload: reload.map(leave), in_flight: None }
+    }
+
+    /// Remembers in this directory which command is at work, so that the next lidless runs no other beside it.
+    pub fn remembering(self, slot: &Path) -> io::Result<Self> {
+        Ok(ExecActuator { in_flight: Some(InFlight::open(slot)?), ..self })
+    }
+
+    /// Makes sure that no command of an earlier act is at work. An `Err` says that one is.
+    async fn clear(&self, deadline: Instant) -> Result<(), String> {
+        let looked = self.in_flight.as_ref().map_or(Ok(None), InFlight::running);
+        let Some(earlier) = looked.map_err(|err| cannot_look(&err))? else { return Ok(()) };
+        if earlier.is_overdue() && earlier.ended(deadline).await.map_err(|err| cannot_look(&err))? {
+            return Ok(());
+        }
+        Err(format!("an earlier command is still at work: process {}", earlier.pid))
+    }
+
+    /// Waits for a command that another lidless started, for as long as it may take.
+    async fn ask(&self, deadline: Instant) -> Confirmation {
+        let still = |reason: String, retry_after| Confirmation::StillUnknown { reason, retry_after };
+        let waited = async {
+            let Some(earlier) = self.in_flight.as_ref().map_or(Ok(None), InFlight::running)? else {
+                return Ok(None);
+            };
+            Ok((!earlier.ended(deadline).await?).then_some(earlier.pid))
+        };
+        match waited.await {
+            // Waiting longer would not teach us more, and the checks can tell whether it helped.
+            Ok(None) => still("a command cannot be asked whether it was done".to_owned(), Duration::ZERO),
+            Ok(Some(pid)) => still(format!("the command is still at work: process {pid}"), ASK_AGAIN),
+            Err(err) => still(cannot_look(&err), ASK_AGAIN),
+        }
     }
 }
 
@@ -40,18 +80,30 @@ impl Actuator for ExecActuator {
                     return Outcome::Unavailable { reason: "there is no command to reload it".to_owned() };
                 }
             };
-            match run(command, None, timeout, OUTPUT_MAX).await {
+            if let Err(reason) = self.clear(Instant::now() + timeout).await {
+                return Outcome::Unavailable { reason };
+            }
+            let in_flight = self.in_flight.clone();
+            let note = move |pid| {
+                // The heal goes on: what cannot be remembered can still help.
+                if let Some(Err(err)) = in_flight.map(|last| last.note(pid, timeout)) {
+                    tracing::warn!(pid, error = %err, "A command at work could not be recorded.");
+                }
+            };
+            match run_noted(command, None, timeout, OUTPUT_MAX, note).await {
                 Ok(ended) => judge(&ended),
                 Err(err) => Outcome::Unavailable { reason: chain(&err) },
             }
         })
     }
 
-    fn confirm(&self, _action: Action, _intent_at: Now, _timeout: Duration) -> BoxFuture<'_, Confirmation> {
-        // At once: waiting would not teach us more, and the checks can tell whether it helped.
-        let reason = "a command cannot be asked whether it was done".to_owned();
-        Box::pin(async move { Confirmation::StillUnknown { reason, retry_after: Duration::ZERO } })
+    fn confirm(&self, _action: Action, _intent_at: Now, timeout: Duration) -> BoxFuture<'_, Confirmation> {
+        Box::pin(self.ask(Instant::now() + timeout))
     }
+}
+
+fn cannot_look(err: &io::Error) -> String {
+    format!("cannot tell whether an earlier command is still at work: {err}")
 }
 
 fn judge(ended: &Ended) -> Outcome {

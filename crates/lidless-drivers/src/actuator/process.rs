@@ -109,26 +109,36 @@ impl ProcessActuator {
             let reason = "an act on it is still under way".to_owned();
             return Confirmation::StillUnknown { reason, retry_after: BUSY_AGAIN };
         }
-        let (pid, since) = match self.process.look() {
+        let running = match self.process.look() {
             Err(err) => return Confirmation::StillUnknown { reason: chain(&err), retry_after: ASK_AGAIN },
-            Ok(ProcessState::Running { pid, since }) => (pid, since),
-            Ok(ProcessState::NotStarted { .. } | ProcessState::Exited { .. }) => {
-                return self.not_yet("no instance is running".to_owned());
-            }
+            Ok(ProcessState::Running { pid, .. }) => Some(pid),
+            Ok(ProcessState::NotStarted { .. } | ProcessState::Exited { .. }) => None,
         };
         // Both clocks tick alike, so an age is an age on either.
-        let age = boottime().saturating_sub(since);
-        let launched = (self.clock)().saturating_sub(age);
-        match action {
-            Action::Start => Confirmation::Applied { evidence: format!("process {pid} is running") },
-            Action::Restart if launched >= intent_at.monotonic => {
-                Confirmation::Applied { evidence: format!("process {pid} was launched after the intent") }
-            }
-            Action::Restart => self.not_yet(format!("process {pid} was launched before the intent")),
-            Action::Reload => Confirmation::StillUnknown {
+        let engine_time = |since| (self.clock)().saturating_sub(boottime().saturating_sub(since));
+        let launched =
+            self.process.launched_last().filter(|(_, since)| engine_time(*since) >= intent_at.monotonic);
+        match (action, running, launched) {
+            (Action::Reload, Some(_), _) => Confirmation::StillUnknown {
                 reason: "a signal leaves no trace".to_owned(),
                 retry_after: Duration::ZERO,
             },
+            (Action::Reload, None, _) | (Action::Start | Action::Restart, None, None) => {
+                self.not_yet("no instance is running".to_owned())
+            }
+            (Action::Start, Some(pid), _) => {
+                Confirmation::Applied { evidence: format!("process {pid} is running") }
+            }
+            (Action::Restart, Some(pid), Some(_)) => {
+                Confirmation::Applied { evidence: format!("process {pid} was launched after the intent") }
+            }
+            // Done is done: whether it helped is for the checks to say, and so is that it died of it again.
+            (Action::Start | Action::Restart, None, Some((pid, _))) => Confirmation::Applied {
+                evidence: format!("process {pid} was launched after the intent, and has ended"),
+            },
+            (Action::Restart, Some(pid), None) => {
+                self.not_yet(format!("process {pid} was launched before the intent"))
+            }
         }
     }
 

@@ -236,17 +236,21 @@ impl SystemdActuator {
             return self.reload_traces(&unit, intent_at, deadline).await;
         }
         let started = unit.started(&self.bus, deadline).await?;
-        if unit.active != "active" {
-            let state = unit.ending(&self.bus, deadline).await?.describe(&unit);
-            return Ok(Confirmation::NotApplied { evidence: format!("{} is {state}", unit.id) });
-        }
-        let age = format!("active, started {} ago", seconds(Clocks::read(&self.clock).since(started)));
+        let (active, since) = (unit.active == "active", self.is_after(started, intent_at));
+        let state = match active {
+            true => "active".to_owned(),
+            false => format!("{} is {}", unit.id, unit.ending(&self.bus, deadline).await?.describe(&unit)),
+        };
+        let evidence = format!("{state}, started {} ago", seconds(Clocks::read(&self.clock).since(started)));
         Ok(match action {
-            Action::Restart if !self.is_after(started, intent_at) => {
-                Confirmation::NotApplied { evidence: format!("{age}, before it was to be restarted") }
-            }
+            // Done is done: whether it helped is for the checks to say, and so is that it died of it again.
+            Action::Start | Action::Restart if since => Confirmation::Applied { evidence },
             // A start asks for no more than that it is active.
-            Action::Start | Action::Restart | Action::Reload => Confirmation::Applied { evidence: age },
+            Action::Start | Action::Reload if active => Confirmation::Applied { evidence },
+            Action::Restart if active => {
+                Confirmation::NotApplied { evidence: format!("{evidence}, before it was to be restarted") }
+            }
+            Action::Start | Action::Restart | Action::Reload => Confirmation::NotApplied { evidence: state },
         })
     }
 

@@ -1,4 +1,4 @@
-//! What does a command say? Its exit code decides, as the Nagios plugin protocol says or as a shell would.
+//! What does a command say? Its exit code decides, as the Nagios plugin protocol and shells have it.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -18,23 +18,11 @@ const OUTPUT_MAX: usize = 64 * 1024;
 pub struct ExecSettings {
     /// The command. What it leaves behind is its own choice: see `Leftovers`.
     pub command: CommandSpec,
-    /// How its answer is read.
-    pub mode: ExecMode,
+    /// What exit code 1 counts as.
+    pub warning: Warning,
 }
 
-/// How a command's answer is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ExecMode {
-    /// The Nagios plugin protocol: 0 is fine, 1 a warning, 2 critical, 3 unknown; the first line says why.
-    Nagios {
-        /// What a warning counts as.
-        warning: Warning,
-    },
-    /// The exit code alone: 0 is fine, 3 says nothing, any other is a failure.
-    Plain,
-}
-
-/// What a warning counts as.
+/// What a warning, exit code 1, counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Warning {
     /// The service works, if not well.
@@ -55,7 +43,7 @@ pub struct ExecCheck {
 pub struct ExecDetails {
     /// The exit code, where there was one.
     pub exit_code: Option<i32>,
-    /// What the plugin wrote. Empty in plain mode.
+    /// What it wrote, read as a plugin's output.
     pub output: PluginOutput,
 }
 
@@ -77,10 +65,7 @@ impl ExecCheck {
                 return (CheckOutcome::Inconclusive { reason }, ExecDetails::default());
             }
         };
-        let output = match self.settings.mode {
-            ExecMode::Nagios { .. } => PluginOutput::parse(&ended.stdout),
-            ExecMode::Plain => PluginOutput::default(),
-        };
+        let output = PluginOutput::parse(&ended.stdout);
         let outcome = self.judge(&ended, &output, timeout);
         (outcome, ExecDetails { exit_code: ended.code, output })
     }
@@ -91,11 +76,7 @@ impl ExecCheck {
             let overdue = Err(verdict::Trouble::target(FailureKind::Timeout, detail));
             return verdict::conclude(overdue, ended.took, timeout);
         }
-        let answer = match (ended.code, self.settings.mode) {
-            (None, ExecMode::Nagios { .. } | ExecMode::Plain) => Answer::Bad,
-            (Some(code), ExecMode::Plain) => plain(code),
-            (Some(code), ExecMode::Nagios { warning }) => nagios(code, warning),
-        };
+        let answer = ended.code.map_or(Answer::Bad, |code| answer(code, self.settings.warning));
         match answer {
             Answer::Good => CheckOutcome::Pass { latency: ended.took },
             Answer::Bad => {
@@ -121,21 +102,14 @@ enum Answer {
     None,
 }
 
-fn plain(code: i32) -> Answer {
-    match code {
-        0 => Answer::Good,
-        3 => Answer::None,
-        _ => Answer::Bad,
-    }
-}
-
-fn nagios(code: i32, warning: Warning) -> Answer {
+fn answer(code: i32, warning: Warning) -> Answer {
     match (code, warning) {
         (0, _) | (1, Warning::Pass) => Answer::Good,
-        (1, Warning::Fail) | (2, _) => Answer::Bad,
-        // 3 is the protocol's "unknown"; 126 and 127 are the shell's "cannot run it"; no other code is in the protocol, and a
-        // plugin that does not keep to it says nothing about the service.
-        (_, Warning::Pass | Warning::Fail) => Answer::None,
+        // 3 is the protocol's "unknown"; 126 and 127 are the shell's "cannot run it": the service was not asked.
+        (3 | 126 | 127, _) => Answer::None,
+        // Not in the protocol, but what a plain command ends with when it fails: `curl` with 7, 22 or 28, and a shell whose
+        // command was killed with 128 and the signal.
+        (_, Warning::Pass | Warning::Fail) => Answer::Bad,
     }
 }
 
@@ -148,7 +122,6 @@ fn says(ended: &Ended, output: &PluginOutput) -> String {
         (None, Some(signal)) => format!("ended by signal {signal}"),
         (None, None) => "ended without an exit code".to_owned(),
     };
-    // In plain mode, too, the first line is worth showing: it just decides nothing.
     let words = [output.text.clone(), first_line(&ended.stdout), first_line(&ended.stderr)];
     match words.into_iter().find(|words| !words.is_empty()) {
         Some(words) => format!("{words} ({how})"),

@@ -92,7 +92,7 @@ pub(crate) async fn connect(
     started: Instant,
     timeout: Duration,
 ) -> Result<TcpStream, Trouble> {
-    let mut first: Option<Trouble> = None;
+    let mut telling: Option<Trouble> = None;
     for (tried, address) in addresses.iter().enumerate() {
         let others = u32::try_from(addresses.len() - tried - 1).unwrap_or(u32::MAX);
         let attempt = if others == 0 {
@@ -104,17 +104,16 @@ pub(crate) async fn connect(
                 Err(Trouble::target(FailureKind::Timeout, detail))
             })
         };
-        match (attempt, &first) {
-            (Ok(stream), _) => return Ok(stream),
-            // What the target did says more than what this host could not do (no IPv6, say).
-            (Err(trouble @ Trouble::Target { .. }), None | Some(Trouble::Ours { .. })) => {
-                first = Some(trouble)
+        match attempt {
+            Ok(stream) => return Ok(stream),
+            // The first of those that tell most.
+            Err(trouble) if telling.as_ref().is_none_or(|most| trouble.tells() > most.tells()) => {
+                telling = Some(trouble);
             }
-            (Err(trouble @ Trouble::Ours { .. }), None) => first = Some(trouble),
-            (Err(_), Some(_)) => {}
+            Err(_) => {}
         }
     }
-    Err(first.unwrap_or_else(|| Trouble::ours("no address to connect to")))
+    Err(telling.unwrap_or_else(|| Trouble::ours("no address to connect to")))
 }
 
 async fn connect_one(address: SocketAddr) -> Result<TcpStream, Trouble> {
@@ -127,5 +126,26 @@ async fn connect_one(address: SocketAddr) -> Result<TcpStream, Trouble> {
     match stream.local_addr() {
         Ok(local) if local == address => Err(Trouble::target(FailureKind::Refused, "connection refused")),
         Ok(_) | Err(_) => Ok(stream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_told_whatever_the_other_addresses_say() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback is there");
+        let closed = listener.local_addr().expect("it is bound");
+        drop(listener);
+        // No TCP connection goes to a group: the kernel says so as it does without a route.
+        let unreachable: SocketAddr = "224.0.0.1:80".parse().expect("an address");
+        for addresses in [[unreachable, closed], [closed, unreachable]] {
+            let trouble = connect(&addresses, Instant::now(), Duration::from_secs(10)).await.err();
+            assert!(
+                matches!(trouble, Some(Trouble::Target { kind: FailureKind::Refused, .. })),
+                "{addresses:?}: {trouble:?}"
+            );
+        }
     }
 }

@@ -39,6 +39,28 @@ impl Trouble {
         Trouble::Ours { reason: reason.into() }
     }
 
+    /// How much it tells of the target beside what another of its addresses said: a refusal says most.
+    pub(crate) fn tells(&self) -> u8 {
+        match self {
+            Trouble::Target { kind: FailureKind::Refused, .. } => 3,
+            Trouble::Target { kind: FailureKind::Timeout, .. } => 2,
+            Trouble::Target {
+                kind:
+                    FailureKind::Network
+                    | FailureKind::Tls
+                    | FailureKind::Protocol
+                    | FailureKind::Status
+                    | FailureKind::Content
+                    | FailureKind::Command
+                    | FailureKind::NotRunning
+                    | FailureKind::Unit,
+                ..
+            } => 1,
+            // What this host could not do (no IPv6, say) tells nothing.
+            Trouble::Ours { .. } => 0,
+        }
+    }
+
     /// Sorts an error of the socket.
     pub(crate) fn from_io(err: &io::Error) -> Self {
         if is_ours(err) {
@@ -51,7 +73,6 @@ impl Trouble {
             }
             io::ErrorKind::UnexpectedEof => (FailureKind::Network, "connection closed early"),
             io::ErrorKind::HostUnreachable => (FailureKind::Network, "host unreachable"),
-            io::ErrorKind::NetworkUnreachable => (FailureKind::Network, "network unreachable"),
             io::ErrorKind::TimedOut => (FailureKind::Timeout, "the network gave up waiting for an answer"),
             _ => return Trouble::target(FailureKind::Network, err.to_string()),
         };
@@ -63,7 +84,9 @@ impl Trouble {
 fn is_ours(err: &io::Error) -> bool {
     let Some(errno) = Errno::from_io_error(err) else { return false };
     // EPERM and EACCES at a connect come from a firewall or a security module of this host; EADDRNOTAVAIL says that the
-    // local ports are used up, or that this host has no such address family.
+    // local ports are used up, or that this host has no such address family; ENETUNREACH and ENETDOWN that it has no route
+    // or lost its link, and a service that others reach must not be restarted for that. A host that does not answer on a
+    // network that is there (EHOSTUNREACH) is the target's trouble.
     [
         Errno::MFILE,
         Errno::NFILE,
@@ -72,6 +95,8 @@ fn is_ours(err: &io::Error) -> bool {
         Errno::AGAIN,
         Errno::ADDRNOTAVAIL,
         Errno::AFNOSUPPORT,
+        Errno::NETUNREACH,
+        Errno::NETDOWN,
         Errno::PERM,
         Errno::ACCESS,
     ]
@@ -120,16 +145,29 @@ mod tests {
 
     #[test]
     fn limits_of_this_host_are_never_blamed_on_the_target() {
-        for errno in
-            [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::PERM]
-        {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::NOBUFS,
+            Errno::ADDRNOTAVAIL,
+            Errno::PERM,
+            Errno::NETUNREACH,
+            Errno::NETDOWN,
+        ] {
             assert_eq!(kind_of(errno), None, "{errno}");
         }
         assert_eq!(kind_of(Errno::CONNREFUSED), Some(FailureKind::Refused));
         assert_eq!(kind_of(Errno::CONNRESET), Some(FailureKind::Network));
         assert_eq!(kind_of(Errno::HOSTUNREACH), Some(FailureKind::Network));
-        assert_eq!(kind_of(Errno::NETUNREACH), Some(FailureKind::Network));
         assert_eq!(kind_of(Errno::TIMEDOUT), Some(FailureKind::Timeout));
+    }
+
+    #[test]
+    fn a_refusal_tells_more_than_silence_and_that_more_than_a_lost_way() {
+        let told = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::TIMEDOUT, Errno::CONNREFUSED]
+            .map(|errno| Trouble::from_io(&io::Error::from(errno)).tells());
+        assert!(told.is_sorted_by(|less, more| less < more), "{told:?}");
     }
 
     #[test]

@@ -37,8 +37,12 @@ pub struct Instance {
 impl Instance {
     /// Describes the calling process.
     pub(crate) fn of_self(boot_id: &str) -> io::Result<Instance> {
-        let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-        let stat = stat(pid)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+        Instance::of_child(i32::try_from(std::process::id()).map_err(io::Error::other)?, boot_id)
+    }
+
+    /// Describes a process whose pid is surely its own: a child that nobody has reaped.
+    pub(crate) fn of_child(pid: i32, boot_id: &str) -> io::Result<Instance> {
+        let stat = stat(pid)?.ok_or_else(|| io::Error::other(format!("process {pid} is not in /proc")))?;
         Ok(Instance { boot_id: boot_id.to_owned(), pid, start_ticks: stat.start_ticks, started: boottime() })
     }
 
@@ -46,10 +50,7 @@ impl Instance {
     ///
     /// An error (no more file descriptors, say) means that nobody knows; it must not be taken for "dead".
     pub fn is_alive(&self, boot_id: &str) -> io::Result<bool> {
-        if self.boot_id != boot_id {
-            return Ok(false);
-        }
-        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.lives()))
+        Ok(self.open(boot_id)?.is_some())
     }
 
     /// Opens a handle to this very process; `None` when it is gone.
@@ -107,8 +108,25 @@ fn open_verified(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(None),
         Err(err) => return Err(err.into()),
     };
-    let same = stat(pid)?.is_some_and(|stat| stat.start_ticks == start_ticks && stat.lives());
-    Ok(same.then_some(handle))
+    let stat = stat(pid)?;
+    Ok(is_same(pid, start_ticks, stat, || has_ended(&handle))?.then_some(handle))
+}
+
+/// Whether the process behind an open handle lives, and is the one that was started then.
+///
+/// The handle knows whether it lives; /proc only says who it is, and may hide it (`hidepid`): that is no death.
+fn is_same(
+    pid: i32,
+    start_ticks: u64,
+    stat: Option<Stat>,
+    has_ended: impl FnOnce() -> bool,
+) -> io::Result<bool> {
+    match stat {
+        Some(stat) if stat.start_ticks != start_ticks => Ok(false),
+        Some(_) => Ok(!has_ended()),
+        None if has_ended() => Ok(false),
+        None => Err(io::Error::other(format!("process {pid} lives, and /proc does not show it"))),
+    }
 }
 
 /// Whether the process behind a handle has ended.
@@ -123,12 +141,14 @@ pub(crate) struct Stat {
     pub(crate) state: u8,
     pub(crate) group: i32,
     pub(crate) session: i32,
+    pub(crate) threads: u32,
     pub(crate) start_ticks: u64,
 }
 
 impl Stat {
+    /// A main thread that ended before the others looks like a zombie, and its process goes on.
     fn lives(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X' | b'x')
+        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
     }
 }
 
@@ -155,6 +175,7 @@ fn parse_stat(text: &[u8]) -> io::Result<Stat> {
         state: *field(3)?.as_bytes().first().ok_or_else(odd)?,
         group: field(5)?.parse().map_err(|_| odd())?,
         session: field(6)?.parse().map_err(|_| odd())?,
+        threads: field(20)?.parse().map_err(|_| odd())?,
         start_ticks: field(22)?.parse().map_err(|_| odd())?,
     })
 }
@@ -172,7 +193,7 @@ pub(crate) fn find_unrecorded(slot: &Path, boot_id: &str) -> io::Result<Option<I
     let slot = format!("{SLOT_VARIABLE}={slot}");
     for pid in pids()? {
         // Other users' environments cannot be read; they are not ours either.
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { continue };
+        let Some(environment) = environment(pid) else { continue };
         let own_pid = format!("{PID_VARIABLE}={pid}");
         let has = |wanted: &str| environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes());
         if !has(&slot) || !has(&own_pid) {
@@ -187,6 +208,17 @@ pub(crate) fn find_unrecorded(slot: &Path, boot_id: &str) -> io::Result<Option<I
         }
     }
     Ok(None)
+}
+
+/// Reads the environment of a process; `None` where we may not. A main thread that ended has none; its others still show it.
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    let ended = match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environment) if !environment.is_empty() => return Some(environment),
+        Ok(_) => true,
+        Err(err) => err.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()),
+    };
+    let threads = ended.then(|| fs::read_dir(format!("/proc/{pid}/task")).ok())??.flatten();
+    threads.filter_map(|thread| fs::read(thread.path().join("environ")).ok()).find(|text| !text.is_empty())
 }
 
 /// Identifies this boot of the machine.
@@ -215,6 +247,31 @@ mod tests {
     fn a_cut_line_is_an_error_and_not_a_dead_process() {
         assert!(parse_stat(b"42 (a) S 1 42").is_err());
         assert!(parse_stat(b"").is_err());
+    }
+
+    #[test]
+    fn a_zombie_with_other_threads_lives() {
+        let line = |state: &str, threads: u32| {
+            let line =
+                format!("42 (a) {state} 1 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 {threads} 0 7777 0 0 0\n");
+            parse_stat(line.as_bytes()).expect("well-formed")
+        };
+        assert!(line("S", 1).lives());
+        assert!(line("Z", 2).lives());
+        assert!(!line("Z", 1).lives());
+        assert!(!line("X", 0).lives());
+    }
+
+    #[test]
+    fn a_process_that_proc_hides_is_not_dead() {
+        let (alive, ended) = (|| false, || true);
+        let stat = Stat { state: b'Z', group: 42, session: 42, threads: 2, start_ticks: 7 };
+        assert!(is_same(42, 7, Some(stat), alive).expect("known"));
+        assert!(!is_same(42, 8, Some(stat), alive).expect("known"));
+        assert!(!is_same(42, 7, Some(stat), ended).expect("known"));
+        assert!(!is_same(42, 7, None, ended).expect("known"));
+        let err = is_same(42, 7, None, alive).expect_err("nobody knows");
+        assert_eq!(err.to_string(), "process 42 lives, and /proc does not show it");
     }
 
     #[test]

@@ -8,9 +8,8 @@
 //! other end closes on `exec`. Anything else is one [`Report`]. No runtime, no threads: it is done in about a millisecond.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -18,13 +17,13 @@ use std::thread;
 use std::time::Duration;
 
 use lidless_core::time::micros;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Pid, geteuid, setsid, test_kill_process_group};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use serde::{Deserialize, Serialize};
 
 use super::instance::{Instance, PID_VARIABLE, SLOT_VARIABLE, boot_id, boottime};
+use super::log;
 use super::slot::{Record, Slot, SlotLock};
 use super::user::{self, Account};
 
@@ -142,7 +141,9 @@ fn try_become_service(slot: &Path) -> Result<std::convert::Infallible, Report> {
     // A session of its own: no terminal, no signals of ours, and its group can be signalled as one.
     setsid().map_err(|err| broken("cannot make a session")(err.into()))?;
     let account = request.user.as_deref().map(account_of).transpose()?.flatten();
-    let output = open_output(&request.output, account.is_some())?;
+    let output = log::open(&request.output, account.as_ref()).map_err(|err| Report::Refused {
+        reason: format!("cannot write to `{}`: {err}", request.output.display()),
+    })?;
     if let Some(dir) = &request.dir {
         std::env::set_current_dir(dir).map_err(|err| Report::Refused {
             reason: format!("cannot enter directory `{}`: {err}", dir.display()),
@@ -213,22 +214,6 @@ fn become_account(account: &Account) -> Result<(), Report> {
         set_thread_uid(account.uid)
     };
     drop().map_err(|err| broken(&format!("cannot become user `{}`", account.name))(err.into()))
-}
-
-fn open_output(path: &Path, foreign: bool) -> Result<File, Report> {
-    let open = || -> io::Result<File> {
-        // Not blocking: a FIFO without a reader must not hold the slot. And where the service's user may own the
-        // directory, a symbolic link there must not make root write elsewhere.
-        let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        if foreign {
-            flags |= OFlags::NOFOLLOW;
-        }
-        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)?;
-        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-        Ok(file)
-    };
-    open().map_err(|err| Report::Refused { reason: format!("cannot write to `{}`: {err}", path.display()) })
 }
 
 fn command_of(

@@ -214,6 +214,12 @@ impl ManagedProcess {
         }
     }
 
+    /// Pid and launch, by CLOCK_BOOTTIME, of the last instance of this boot that is known, whether it lives or not.
+    pub(crate) fn launched_last(&self) -> Option<(i32, Duration)> {
+        let last = self.last_instance().filter(|instance| instance.boot_id == self.boot_id)?;
+        Some((last.pid, last.started))
+    }
+
     /// The last instance, whether it lives or not.
     pub(super) fn last_instance(&self) -> Option<Instance> {
         match &self.lock().life {

@@ -3,15 +3,17 @@
 //! * [`instance`]: which process is it? pid *and* start time, never a pid alone.
 //! * [`slot`]: what is remembered of it on disk, so that the next lidless adopts it.
 //! * [`launch`]: the launcher, a second role of our own binary, that records itself before it becomes the service.
+//! * `log`: where its output goes.
 //! * [`spawn`]: how lidless starts that launcher and learns what came of it.
 //! * [`managed`]: what lidless knows of the process, and how it learns at once that the process ended.
 //! * [`settings`], [`start`]: how it is run, and how a new instance comes to be.
 //! * [`stop`]: how an instance is ended, and proved gone with everything that it started.
 //! * [`user`], [`signal`]: names to numbers.
 
-mod handle;
+pub(crate) mod handle;
 pub mod instance;
 pub mod launch;
+mod log;
 pub mod managed;
 pub mod settings;
 pub mod signal;

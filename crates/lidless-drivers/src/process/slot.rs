@@ -189,7 +189,7 @@ impl Slot {
 }
 
 /// Writes the text over the file's beginning and blanks over the rest: the file keeps its size, and so its blocks.
-fn fill(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn fill(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut bytes = vec![b' '; RECORD_SIZE.max(text.len())];
     bytes[..text.len()].copy_from_slice(text);
     // Not truncated, for the reason that `put_in_place` gives.

@@ -71,14 +71,21 @@ impl ManagedProcess {
         self.stop_within(deadline).await
     }
 
+    /// How long [`Self::stop`] may take until what does not end by itself is killed and gone; `grace` is for the latter.
+    pub fn stop_time(&self, grace: Duration) -> Duration {
+        self.settings.stop.within.saturating_add(grace)
+    }
+
     /// As [`Self::stop`]; the caller holds the lock on acts.
     pub(crate) async fn stop_within(&self, deadline: Instant) -> Result<Option<Stopped>, StopError> {
+        // Also where nothing lives: a launcher of an act that was cut off may be on its way. And before anything is looked
+        // at: what it became until then is found, and what it would become later is not.
+        self.fence(deadline).await?;
         self.refresh()?;
         let live = self.live();
         // One patience for the main process and what it started: they are asked at the same time.
         let patience = (Instant::now() + self.settings.stop.within).min(deadline);
         if let Some(live) = &live {
-            self.fence(deadline).await?;
             self.end(live, patience, deadline).await?;
         }
         self.clear_family(patience, deadline).await?;

@@ -135,16 +135,22 @@ impl Unit {
     /// Reads when it was started last: its main process where it has one, else the unit as such.
     pub(crate) async fn started(&self, bus: &Bus, deadline: Instant) -> Result<Started, BusError> {
         let kind = self.interface();
-        let (process, process_wall, unit, unit_wall) = tokio::try_join!(
+        let (process, process_wall, begun, begun_wall, active, active_wall) = tokio::try_join!(
             self.property(bus, &kind, "ExecMainStartTimestampMonotonic", deadline),
             self.property(bus, &kind, "ExecMainStartTimestamp", deadline),
+            self.property(bus, UNIT, "InactiveExitTimestampMonotonic", deadline),
+            self.property(bus, UNIT, "InactiveExitTimestamp", deadline),
             self.property(bus, UNIT, "ActiveEnterTimestampMonotonic", deadline),
             self.property(bus, UNIT, "ActiveEnterTimestamp", deadline),
         )?;
-        let of = |process: Option<u64>, unit: Option<u64>| {
-            process.filter(|at| *at != 0).or(unit).unwrap_or_default()
+        // A unit that waits for systemd's own restart has left "inactive", and nothing was started: its process decides.
+        let of = |process: Option<u64>, begun: Option<u64>, active: Option<u64>| {
+            process.filter(|at| *at != 0).or(begun.max(active)).unwrap_or_default()
         };
-        Ok(Started { monotonic_us: of(process, unit), wall_us: of(process_wall, unit_wall) })
+        Ok(Started {
+            monotonic_us: of(process, begun, active),
+            wall_us: of(process_wall, begun_wall, active_wall),
+        })
     }
 
     /// Reads when its reload commands were run last, and whether all of them succeeded; `None` if it has none.

@@ -4,25 +4,23 @@ use std::fs;
 use std::time::Duration;
 
 use lidless_drivers::check::Check;
-use lidless_drivers::check::exec::{ExecCheck, ExecMode, ExecSettings, Warning};
+use lidless_drivers::check::exec::{ExecCheck, ExecSettings, Warning};
 use lidless_drivers::child::{self, CommandSpec, Leftovers};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{PLENTY, SHORT, assert_took, eventually, shown};
 
-const NAGIOS: ExecMode = ExecMode::Nagios { warning: Warning::Pass };
-
 fn sh(script: impl Into<String>) -> CommandSpec {
     CommandSpec { argv: vec!["sh".into(), "-c".into(), script.into()], ..CommandSpec::default() }
 }
 
-fn check(command: CommandSpec, mode: ExecMode) -> ExecCheck {
-    ExecCheck::new(ExecSettings { command, mode })
+fn check(command: CommandSpec, warning: Warning) -> ExecCheck {
+    ExecCheck::new(ExecSettings { command, warning })
 }
 
-async fn probe(script: &str, mode: ExecMode) -> String {
-    shown(&check(sh(script), mode).probe(PLENTY).await)
+async fn probe(script: &str, warning: Warning) -> String {
+    shown(&check(sh(script), warning).probe(PLENTY).await)
 }
 
 /// Counts the processes with this text among their arguments. A zombie has no arguments.
@@ -51,37 +49,45 @@ fn zombies() -> usize {
 
 #[tokio::test]
 async fn exit_codes_mean_what_the_plugin_protocol_says() {
-    assert_eq!(probe("echo 'OK - fine'", NAGIOS).await, "pass");
-    assert_eq!(probe("echo 'WARNING - load 5'; exit 1", NAGIOS).await, "pass");
-    let strict = ExecMode::Nagios { warning: Warning::Fail };
+    assert_eq!(probe("echo 'OK - fine'", Warning::Pass).await, "pass");
+    assert_eq!(probe("echo 'WARNING - load 5'; exit 1", Warning::Pass).await, "pass");
     assert_eq!(
-        probe("echo 'WARNING - load 5 | load=5'; exit 1", strict).await,
+        probe("echo 'WARNING - load 5 | load=5'; exit 1", Warning::Fail).await,
         "command: WARNING - load 5 (exit code 1)"
     );
     assert_eq!(
-        probe("echo 'CRITICAL - gone'; exit 2", NAGIOS).await,
+        probe("echo 'CRITICAL - gone'; exit 2", Warning::Pass).await,
         "command: CRITICAL - gone (exit code 2)"
     );
-    assert_eq!(probe("echo 'no such host' >&2; exit 2", NAGIOS).await, "command: no such host (exit code 2)");
-    assert_eq!(probe("echo UNKNOWN; exit 3", NAGIOS).await, "inconclusive: UNKNOWN (exit code 3)");
-    assert_eq!(probe("exit 4", NAGIOS).await, "inconclusive: exit code 4");
-    assert_eq!(probe("exit 126", NAGIOS).await, "inconclusive: exit code 126: cannot be executed");
-    assert_eq!(probe("exit 127", NAGIOS).await, "inconclusive: exit code 127: command not found");
-    assert_eq!(probe("kill -SEGV $$", NAGIOS).await, "command: ended by signal 11");
+    assert_eq!(
+        probe("echo 'no such host' >&2; exit 2", Warning::Pass).await,
+        "command: no such host (exit code 2)"
+    );
+    assert_eq!(probe("echo UNKNOWN; exit 3", Warning::Pass).await, "inconclusive: UNKNOWN (exit code 3)");
+    assert_eq!(probe("exit 4", Warning::Pass).await, "command: exit code 4");
+    assert_eq!(probe("exit 126", Warning::Pass).await, "inconclusive: exit code 126: cannot be executed");
+    assert_eq!(probe("exit 127", Warning::Pass).await, "inconclusive: exit code 127: command not found");
+    assert_eq!(probe("kill -SEGV $$", Warning::Pass).await, "command: ended by signal 11");
 }
 
 #[tokio::test]
-async fn in_plain_mode_the_exit_code_alone_decides() {
-    assert_eq!(probe("echo CRITICAL", ExecMode::Plain).await, "pass");
-    assert_eq!(probe("exit 1", ExecMode::Plain).await, "command: exit code 1");
-    assert_eq!(probe("echo busy; exit 7", ExecMode::Plain).await, "command: busy (exit code 7)");
-    assert_eq!(probe("exit 3", ExecMode::Plain).await, "inconclusive: exit code 3");
-    assert_eq!(probe("kill -KILL $$", ExecMode::Plain).await, "command: ended by signal 9");
+async fn a_plain_command_fails_with_whatever_code_it_has() {
+    assert_eq!(probe("echo CRITICAL", Warning::Fail).await, "pass");
+    assert_eq!(probe("exit 1", Warning::Fail).await, "command: exit code 1");
+    assert_eq!(probe("echo busy; exit 7", Warning::Fail).await, "command: busy (exit code 7)");
+    for code in [5, 22, 28, 125, 128, 137, 255] {
+        let told = format!("command: exit code {code}");
+        for warning in [Warning::Pass, Warning::Fail] {
+            assert_eq!(probe(&format!("exit {code}"), warning).await, told);
+        }
+    }
+    assert_eq!(probe("exit 3", Warning::Fail).await, "inconclusive: exit code 3");
+    assert_eq!(probe("kill -KILL $$", Warning::Fail).await, "command: ended by signal 9");
 }
 
 #[tokio::test]
 async fn a_plugins_values_are_kept() {
-    let check = check(sh("echo \"DISK WARNING | '/ x'=93%;90;95\"; exit 1"), NAGIOS);
+    let check = check(sh("echo \"DISK WARNING | '/ x'=93%;90;95\"; exit 1"), Warning::Pass);
     let (outcome, details) = check.probe_detailed(PLENTY).await;
     assert_eq!(shown(&outcome), "pass");
     assert_eq!((details.exit_code, &*details.output.text), (Some(1), "DISK WARNING"));
@@ -93,15 +99,15 @@ async fn a_plugins_values_are_kept() {
 async fn a_command_that_cannot_be_started_is_inconclusive() {
     let missing = CommandSpec { argv: vec!["/nonexistent/plugin".into()], ..CommandSpec::default() };
     assert_eq!(
-        shown(&check(missing, NAGIOS).probe(PLENTY).await),
+        shown(&check(missing, Warning::Pass).probe(PLENTY).await),
         "inconclusive: cannot run `/nonexistent/plugin`: No such file or directory (os error 2)"
     );
     let nowhere = CommandSpec { dir: Some("/nonexistent".into()), ..sh("true") };
     assert_eq!(
-        shown(&check(nowhere, ExecMode::Plain).probe(PLENTY).await),
+        shown(&check(nowhere, Warning::Fail).probe(PLENTY).await),
         "inconclusive: cannot run `sh`: its directory `/nonexistent` is not there"
     );
-    let empty = check(CommandSpec::default(), ExecMode::Plain);
+    let empty = check(CommandSpec::default(), Warning::Fail);
     assert_eq!(shown(&empty.probe(PLENTY).await), "inconclusive: the command is empty");
 }
 
@@ -112,7 +118,7 @@ async fn a_command_that_hangs_is_killed_with_its_children() {
     let script = "sh -c 'sleep 1000; :' \"$0\" & sleep 1000; :";
     let argv = ["sh", "-c", script, &marker].map(str::to_owned).into();
     let command = CommandSpec { argv, ..CommandSpec::default() };
-    let check = check(command, NAGIOS);
+    let check = check(command, Warning::Pass);
     let mut probe = check.probe(SHORT);
     let mut seen = 0;
     let outcome = loop {
@@ -152,7 +158,7 @@ async fn a_child_left_behind_with_the_pipe_open_does_not_hold_up_the_answer() {
 async fn a_probe_that_is_given_up_takes_its_command_along() {
     let marker = format!("lidless-dropped-{}", std::process::id());
     let argv = ["sh", "-c", "sleep 1000; :", &marker].map(str::to_owned).into();
-    let check = check(CommandSpec { argv, ..CommandSpec::default() }, NAGIOS);
+    let check = check(CommandSpec { argv, ..CommandSpec::default() }, Warning::Pass);
     let mut probe = check.probe(PLENTY);
     while count(&marker) == 0 {
         tokio::select! {
@@ -176,7 +182,7 @@ async fn a_flood_of_output_is_read_and_only_its_beginning_is_kept() {
 
 #[tokio::test]
 async fn endless_output_ends_at_the_deadline() {
-    let outcome = check(sh("exec yes"), NAGIOS).probe(SHORT).await;
+    let outcome = check(sh("exec yes"), Warning::Pass).probe(SHORT).await;
     assert_took(&outcome, SHORT);
 }
 

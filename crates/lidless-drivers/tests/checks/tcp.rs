@@ -25,6 +25,15 @@ async fn nobody_listening_is_refused() {
 }
 
 #[tokio::test]
+async fn a_network_that_this_host_has_no_way_to_is_not_the_targets_failure() {
+    // No TCP connection goes to a group: the kernel says so as it does without a route.
+    assert_eq!(
+        shown(&TcpCheck::new("224.0.0.1", 80).probe(PLENTY).await),
+        "inconclusive: cannot ask from this host: Network is unreachable (os error 101)"
+    );
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_be_resolved_is_inconclusive() {
     let outcome = shown(&TcpCheck::new("nonexistent.invalid", 1).probe(Duration::from_secs(3)).await);
     assert!(outcome.starts_with("inconclusive: "), "{outcome}");

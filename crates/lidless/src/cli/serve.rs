@@ -123,7 +123,7 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     }
     if args.stop_services {
         for (name, process) in &managed {
-            match process.stop(STOP_GRACE).await {
+            match process.stop(process.stop_time(STOP_GRACE)).await {
                 Ok(_) => tracing::info!(service = %name, "Stopped."),
                 Err(err) => tracing::error!(service = %name, error = %err, "Not stopped."),
             }

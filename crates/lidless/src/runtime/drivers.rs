@@ -10,7 +10,7 @@ use lidless_drivers::actuator::exec::ExecActuator;
 use lidless_drivers::actuator::process::ProcessActuator;
 use lidless_drivers::actuator::systemd::SystemdActuator;
 use lidless_drivers::check::Check;
-use lidless_drivers::check::exec::{ExecCheck, ExecMode, ExecSettings, Warning};
+use lidless_drivers::check::exec::{ExecCheck, ExecSettings, Warning};
 use lidless_drivers::check::http::{HttpCheck, HttpSettings, StatusWanted, TlsConfigs, TlsSettings};
 use lidless_drivers::check::process::ProcessCheck;
 use lidless_drivers::check::systemd::SystemdCheck;
@@ -119,7 +119,11 @@ impl Builder {
             }
             Some(RunKind::Exec(settings)) => {
                 let reload = settings.reload.as_ref().map(|argv| command(argv, &settings.dir, &[]));
-                Some(Arc::new(ExecActuator::new(command(&settings.restart, &settings.dir, &[]), reload)))
+                let slot = state_dir.join("slots").join(name);
+                let actuator = ExecActuator::new(command(&settings.restart, &settings.dir, &[]), reload)
+                    .remembering(&slot)
+                    .map_err(|err| fail(name, "the record of its commands", &err))?;
+                Some(Arc::new(actuator))
             }
         };
         if let Some(actuator) = actuator {
@@ -152,9 +156,7 @@ impl Builder {
             }
             CheckKind::Exec(settings) => Arc::new(ExecCheck::new(ExecSettings {
                 command: command(&settings.command, &settings.dir, &settings.env),
-                mode: ExecMode::Nagios {
-                    warning: if settings.warning_passes { Warning::Pass } else { Warning::Fail },
-                },
+                warning: if settings.warning_passes { Warning::Pass } else { Warning::Fail },
             })),
             CheckKind::Process => match process {
                 Some(process) => Arc::new(ProcessCheck::new(Arc::clone(process))),
