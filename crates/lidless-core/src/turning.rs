@@ -24,6 +24,8 @@ pub(crate) struct Scratch {
     pub(crate) acted_at: Vec<Duration>,
     /// Verifications whose time ran out while nobody looked, and until when they have another look, in engine time.
     pub(crate) second_looks: BTreeMap<RunId, Duration>,
+    /// Room for a walk over dependencies; empty of meaning between two of them.
+    pub(crate) needed: Vec<ServiceId>,
     /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
     pub(crate) new_boot: bool,
 }
