@@ -111,7 +111,8 @@ impl Daemon {
         Daemon::start(lidless(), folder, config)
     }
 
-    fn start(mut command: Command, folder: &Folder, config: &str) -> Daemon {
+    /// Starts it as the end of a command that may set the scene first.
+    pub(crate) fn start(mut command: Command, folder: &Folder, config: &str) -> Daemon {
         let file = folder.path().join("lidless.yaml");
         std::fs::write(&file, config).unwrap();
         let (socket, log) = (folder.path().join("test.sock"), folder.path().join("log"));
