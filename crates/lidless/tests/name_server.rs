@@ -6,14 +6,14 @@ mod support;
 use std::fmt::Write as _;
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Daemon, Folder, free_port, lidless, wait_until};
 
 /// More than tokio has threads for what blocks.
 const NAMES: u64 = 600;
 const LONG: Duration = Duration::from_secs(30);
-/// Far more than a heal takes here, and less than one look-up does.
+/// Far more than a heal or an end takes here, and less than one look-up does.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A name server that takes questions and never answers.
@@ -49,7 +49,7 @@ fn lidless_asking_it(folder: &Folder) -> Command {
 }
 
 #[test]
-fn a_dead_name_server_delays_no_heal_of_a_local_process() {
+fn a_dead_name_server_delays_no_heal_of_a_local_process_and_no_end() {
     let Some(silent) = Silent::listen() else { return };
     let folder = Folder::new();
     let port = free_port();
@@ -77,5 +77,7 @@ fn a_dead_name_server_delays_no_heal_of_a_local_process() {
         let app = daemon.status()["services"][0].take();
         app["health"] == "up" && app["run"].is_null()
     });
+    let asked = Instant::now();
     daemon.end();
+    assert!(asked.elapsed() < SOON, "it took {:?} to end", asked.elapsed());
 }

@@ -53,7 +53,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Exit {
     raise_descriptors();
     let checks: usize = loaded.resolved.services.iter().map(|service| service.checks.len()).sum();
     match tokio_runtime(checks) {
-        Ok(tokio) => tokio.block_on(serve(args, globals, loaded.resolved)),
+        Ok(tokio) => super::waiting::to_end(tokio, serve(args, globals, loaded.resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
     }
 }

@@ -1,0 +1,37 @@
+//! How does a verb wait for what it began, and what may end the waiting?
+
+use tokio::runtime::Runtime;
+
+/// Runs the work to its end, and leaves behind what still blocks a thread.
+///
+/// Dropping the runtime would wait for such threads without limit: a look-up at a dead name server takes half a minute, and
+/// nobody wants its answer any more.
+pub(super) fn to_end<T>(tokio: Runtime, work: impl Future<Output = T>) -> T {
+    let done = tokio.block_on(work);
+    tokio.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_blocks_is_not_waited_for() {
+        let (release, released) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        to_end(tokio, async move {
+            tokio::task::spawn_blocking(move || {
+                // Until the other side goes, or for longer than anybody waits.
+                let _ = ended.send(released.recv_timeout(Duration::from_secs(20)).is_ok());
+            });
+        });
+        assert!(has_ended.try_recv().is_err(), "it was waited for");
+        release.send(()).expect("it still blocks");
+        assert_eq!(has_ended.recv(), Ok(true));
+    }
+}
