@@ -131,7 +131,8 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     } else if !managed.is_empty() {
         tracing::info!(services = managed.len(), "Services go on without us; the next lidless adopts them.");
     }
-    match drained.journal {
+    // Last of all: from here on the next lidless may begin, and must find neither our socket nor us at its services.
+    match drained.close().await {
         None => Exit::Ok,
         Some(why) => {
             globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
