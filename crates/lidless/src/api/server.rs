@@ -72,28 +72,30 @@ impl Server {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Serves until `stop`.
-    pub async fn serve(self, handle: Handle, journal: Option<PathBuf>, stop: CancellationToken) {
-        let context = Context {
-            handle,
-            journal,
-            stop: stop.clone(),
-            followers: Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)),
-        };
+    /// Serves until `over`. From `stop` on, whoever asks is told that lidless is ending.
+    pub async fn serve(
+        self,
+        handle: Handle,
+        journal: Option<PathBuf>,
+        stop: CancellationToken,
+        over: CancellationToken,
+    ) {
+        let context =
+            Context { handle, journal, stop, followers: Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)) };
         let mut servers = JoinSet::new();
         let local = routes::local(context.clone()).into_make_service_with_connect_info::<Peer>();
-        let ended = stop.clone().cancelled_owned();
+        let ended = over.clone().cancelled_owned();
         servers.spawn(async move {
             axum::serve(Gate::new(self.unix, LIMITS), local).with_graceful_shutdown(ended).await
         });
         if let Some(tcp) = self.tcp {
             let public = routes::public(context).into_make_service_with_connect_info::<Peer>();
-            let ended = stop.clone().cancelled_owned();
+            let ended = over.clone().cancelled_owned();
             servers.spawn(async move {
                 axum::serve(Gate::new(tcp, LIMITS), public).with_graceful_shutdown(ended).await
             });
         }
-        stop.cancelled().await;
+        over.cancelled().await;
         // First the place, then the listeners: who finds the socket finds somebody behind it.
         drop(self.file);
         let ending = async { while servers.join_next().await.is_some() {} };

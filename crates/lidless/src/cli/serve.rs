@@ -1,6 +1,7 @@
 //! `lidless serve`: how does the daemon begin, and how does it end?
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,7 @@ use super::exit::Exit;
 use crate::api::Server;
 use crate::config::{self, Resolved};
 use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
+use lidless_drivers::process::ManagedProcess;
 use lidless_store::JournalError;
 
 /// More checks than this are worth a second thread.
@@ -104,25 +106,41 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     let services = resolved.services.len();
     let web = server.web().map_or_else(String::new, |web| format!("http://{web}"));
     tracing::info!(services, socket = %socket.display(), store = %store.display(), web, replayed, "Watching.");
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone()));
-    let patting = tokio::spawn(systemd_notify::pat(handle, stop.clone()));
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone(), over.clone()));
     let signals = tokio::spawn(ended_by_signal(stop.clone()));
     systemd_notify::ready();
-    let drained = daemon.run(stop.clone()).await;
-    systemd_notify::stopping();
-    stop.cancel();
-    signals.abort();
-    for task in [serving, patting] {
-        if let Err(err) = task.await {
+    let to_the_end = async {
+        let drained = daemon.run(stop.clone()).await;
+        stop.cancel();
+        for cut in &drained.cut {
+            tracing::warn!(act = %cut, "Cut off; the next lidless finds out what became of it.");
+        }
+        put_away(args, &managed).await;
+        over.cancel();
+        if let Err(err) = serving.await {
             tracing::error!(error = %err, "A task was lost; this is a bug in lidless.");
         }
+        // Last of all: from here on the next lidless may begin, and must find neither our socket nor us at its services.
+        drained.close().await
+    };
+    let unclosed = tokio::select! {
+        unclosed = to_the_end => unclosed,
+        never = systemd_notify::pat(handle, stop.clone()) => match never {},
+    };
+    signals.abort();
+    match unclosed {
+        None => Exit::Ok,
+        Some(why) => {
+            globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
+        }
     }
-    for cut in &drained.cut {
-        tracing::warn!(act = %cut, "Cut off; the next lidless finds out what became of it.");
-    }
+}
+
+/// Stops the services that lidless runs, if that is wanted.
+async fn put_away(args: &ServeArgs, managed: &[(String, Arc<ManagedProcess>)]) {
     if args.stop_services {
-        for (name, process) in &managed {
+        for (name, process) in managed {
             match process.stop(STOP_GRACE).await {
                 Ok(_) => tracing::info!(service = %name, "Stopped."),
                 Err(err) => tracing::error!(service = %name, error = %err, "Not stopped."),
@@ -130,13 +148,6 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
         }
     } else if !managed.is_empty() {
         tracing::info!(services = managed.len(), "Services go on without us; the next lidless adopts them.");
-    }
-    // Last of all: from here on the next lidless may begin, and must find neither our socket nor us at its services.
-    match drained.close().await {
-        None => Exit::Ok,
-        Some(why) => {
-            globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
-        }
     }
 }
 

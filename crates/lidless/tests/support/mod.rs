@@ -129,11 +129,30 @@ impl Daemon {
         Daemon { child, socket, log }
     }
 
+    /// Asks it something by the command line.
+    pub(crate) fn client(&self, args: &[&str]) -> Output {
+        let socket = format!("unix:{}", self.socket.display());
+        lidless().args(["--connect", &socket]).args(args).output().unwrap()
+    }
+
     /// Asks for the status; null while nobody answers.
     pub(crate) fn status(&self) -> Value {
-        let mut command = lidless();
-        command.args(["--json", "--connect"]).arg(format!("unix:{}", self.socket.display())).arg("status");
-        serde_json::from_slice(&command.output().unwrap().stdout).unwrap_or(Value::Null)
+        serde_json::from_slice(&self.client(&["--json", "status"]).stdout).unwrap_or(Value::Null)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended; returns its exit code.
+    pub(crate) fn wait_for_end(&mut self, within: Duration) -> Option<i32> {
+        let mut ended = None;
+        wait_until(within, "lidless has ended", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().code()
     }
 
     /// Waits until every service is up and nothing is being done to it.
