@@ -25,6 +25,54 @@ impl Manager {
     }
 }
 
+/// Services that note that they were asked to end, and do so only once they may.
+fn stubborn(folder: &Folder, count: usize) -> String {
+    let dir = folder.path().display();
+    let mut config = "version: 1\nweb: off\nstore: { path: l.db }\nservices:\n".to_owned();
+    for at in 0..count {
+        let waits = format!("while test -d {dir} && ! test -e {dir}/go; do sleep 0.02; done");
+        let script =
+            format!("trap 'touch {dir}/asked-{at}; {waits}; exit 0' TERM; touch {dir}/ready-{at}; {waits}");
+        config += &format!(
+            "  s{at}:\n    run: {{ process: {{ command: [sh, -c, \"{script}\"], stop: {{ signal: TERM, within: 60s }} }} }}\n    \
+             checks: {{ alive: {{ process: {{}} }} }}\n"
+        );
+    }
+    config
+}
+
+fn all_exist(folder: &Folder, name: &str, count: usize) -> bool {
+    (0..count).all(|at| folder.path().join(format!("{name}-{at}")).exists())
+}
+
+#[test]
+fn services_are_stopped_all_at_once() {
+    let folder = Folder::new();
+    let mut daemon = Daemon::serve(&folder, &stubborn(&folder, 4));
+    wait_until(LONG, "all run", || all_exist(&folder, "ready", 4));
+    daemon.wait_up(LONG);
+    daemon.signal(Signal::TERM);
+    wait_until(LONG, "all are asked to end, though none has ended", || all_exist(&folder, "asked", 4));
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    assert_eq!(daemon.wait_for_end(LONG), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_the_waiting() {
+    for (second, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let folder = Folder::new();
+        let mut daemon = Daemon::serve(&folder, &stubborn(&folder, 1));
+        wait_until(LONG, "it runs", || all_exist(&folder, "ready", 1));
+        daemon.wait_up(LONG);
+        daemon.signal(Signal::TERM);
+        wait_until(LONG, "it is asked to end", || all_exist(&folder, "asked", 1));
+        daemon.signal(second);
+        assert_eq!(daemon.wait_for_end(LONG), Some(code));
+        assert!(!folder.path().join("test.sock").exists(), "the socket is left behind");
+        std::fs::write(folder.path().join("go"), "").unwrap();
+    }
+}
+
 #[test]
 fn while_it_drains_it_says_so_lives_on_and_answers_not_now() {
     let folder = Folder::new();

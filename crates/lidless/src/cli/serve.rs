@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Globals;
 use super::exit::Exit;
+use super::waiting::{Signals, to_end};
 use crate::api::Server;
 use crate::config::{self, Resolved};
 use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
@@ -26,7 +27,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lidless serve examples/quickstart/lidless.yaml\n  lidless serve --config /etc/lidless\n\n\
-    Services that lidless runs go on when it ends; the next lidless adopts them."
+    Services that lidless runs go on when it ends; the next lidless adopts them.\n\
+    ^C or TERM ends it in good order; a second one ends the waiting."
 )]
 pub struct ServeArgs {
     /// The configuration: a file, or a folder with lidless.yaml
@@ -55,7 +57,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Exit {
     raise_descriptors();
     let checks: usize = loaded.resolved.services.iter().map(|service| service.checks.len()).sum();
     match tokio_runtime(checks) {
-        Ok(tokio) => super::waiting::to_end(tokio, serve(args, globals, loaded.resolved)),
+        Ok(tokio) => to_end(tokio, serve(args, globals, loaded.resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
     }
 }
@@ -108,7 +110,7 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     tracing::info!(services, socket = %socket.display(), store = %store.display(), web, replayed, "Watching.");
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone(), over.clone()));
-    let signals = tokio::spawn(ended_by_signal(stop.clone()));
+    let signals = Signals::catch();
     systemd_notify::ready();
     let to_the_end = async {
         let drained = daemon.run(stop.clone()).await;
@@ -126,9 +128,12 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     };
     let unclosed = tokio::select! {
         unclosed = to_the_end => unclosed,
+        signal = asked_twice(signals, stop.clone()) => {
+            tracing::warn!(signal, "Not waiting any longer; the next lidless finds out what is left.");
+            return Exit::Signal(signal);
+        }
         never = systemd_notify::pat(handle, stop.clone()) => match never {},
     };
-    signals.abort();
     match unclosed {
         None => Exit::Ok,
         Some(why) => {
@@ -137,15 +142,16 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     }
 }
 
-/// Stops the services that lidless runs, if that is wanted.
+/// Stops the services that lidless runs, if that is wanted: all at once, each within its own time.
 async fn put_away(args: &ServeArgs, managed: &[(String, Arc<ManagedProcess>)]) {
     if args.stop_services {
-        for (name, process) in managed {
-            match process.stop(STOP_GRACE).await {
+        let stopping = managed.iter().map(async |(name, process)| {
+            match process.stop(process.settings().stop.within + STOP_GRACE).await {
                 Ok(_) => tracing::info!(service = %name, "Stopped."),
                 Err(err) => tracing::error!(service = %name, error = %err, "Not stopped."),
             }
-        }
+        });
+        join_all(stopping).await;
     } else if !managed.is_empty() {
         tracing::info!(services = managed.len(), "Services go on without us; the next lidless adopts them.");
     }
@@ -180,16 +186,20 @@ fn journal_exit(err: &JournalError) -> Exit {
     }
 }
 
+/// Ends us on the first signal, in good order. Returns at the second: whoever sends that does not want to wait.
+async fn asked_twice(signals: Option<Signals>, stop: CancellationToken) -> i32 {
+    let Some(mut signals) = signals else { return std::future::pending().await };
+    let number = signals.next().await;
+    tracing::info!(signal = number, "Ending.");
+    stop.cancel();
+    signals.next().await
+}
+
 /// Ends us on SIGTERM and SIGINT.
 pub(super) async fn ended_by_signal(stop: CancellationToken) -> Option<i32> {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("Signals cannot be caught.");
-        return None;
-    };
+    let mut signals = Signals::catch()?;
     let number = tokio::select! {
-        _ = term.recv() => 15,
-        _ = int.recv() => 2,
+        number = signals.next() => number,
         () = stop.cancelled() => return None,
     };
     tracing::info!(signal = number, "Ending.");

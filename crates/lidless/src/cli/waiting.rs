@@ -1,6 +1,7 @@
 //! How does a verb wait for what it began, and what may end the waiting?
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs the work to its end, and leaves behind what still blocks a thread.
 ///
@@ -10,6 +11,33 @@ pub(super) fn to_end<T>(tokio: Runtime, work: impl Future<Output = T>) -> T {
     let done = tokio.block_on(work);
     tokio.shutdown_background();
     done
+}
+
+/// The signals by which one asks lidless to end.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Catches SIGTERM and SIGINT from now on. None, and an error in the log, where that is not possible.
+    pub(super) fn catch() -> Option<Signals> {
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(term), Ok(int)) => Some(Signals { term, int }),
+            (Err(err), _) | (_, Err(err)) => {
+                tracing::error!(error = %err, "Signals cannot be caught.");
+                None
+            }
+        }
+    }
+
+    /// Returns the number of the next one.
+    pub(super) async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.term.recv() => 15,
+            _ = self.int.recv() => 2,
+        }
+    }
 }
 
 #[cfg(test)]
