@@ -89,7 +89,7 @@ impl Server {
             axum::serve(Gate::new(self.unix, LIMITS), local).with_graceful_shutdown(ended).await
         });
         if let Some(tcp) = self.tcp {
-            let public = routes::public(context).into_make_service_with_connect_info::<Peer>();
+            let public = routes::web(context).into_make_service_with_connect_info::<Peer>();
             let ended = over.clone().cancelled_owned();
             servers.spawn(async move {
                 axum::serve(Gate::new(tcp, LIMITS), public).with_graceful_shutdown(ended).await

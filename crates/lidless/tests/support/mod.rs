@@ -44,9 +44,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// One HTTP request by hand; the whole answer.
 pub(crate) fn get(port: u16, path: &str) -> Option<String> {
+    get_of(port, path, &format!("127.0.0.1:{port}"))
+}
+
+/// One HTTP request by hand that names a host; the whole answer.
+pub(crate) fn get_of(port: u16, path: &str, host: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
