@@ -1,7 +1,8 @@
 //! How many unchanged outcomes a second does the core take on one core, and does it allocate for them?
 //!
-//! Ten thousand checks in turn, first all up and passing, then all down (without a heal) and failing: what nearly every
-//! outcome in the life of a watcher is. No journal, no sockets, no runtime: the pure engine alone.
+//! Ten thousand checks in turn: all up and passing, all down and failing (without a heal, and with one that waits), and none
+//! that can be asked. That is what nearly every outcome in the life of a watcher is. No journal, no sockets, no runtime: the
+//! pure engine alone.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -13,11 +14,12 @@ use lidless_bench::Problem;
 use lidless_bench::figures::Summary;
 use lidless_bench::report::{self, Machine, Table};
 use lidless_core::check::{CheckFailure, CheckOutcome, FailureKind};
-use lidless_core::effect::Input;
+use lidless_core::effect::{Effect, Input, Turn};
 use lidless_core::engine::Engine;
+use lidless_core::event::Outcome;
 use lidless_core::health::Health;
-use lidless_core::id::CheckId;
-use lidless_core::spec::{CheckSpec, ServiceSpec, Spec, VerifySpec};
+use lidless_core::id::{CheckId, ServiceId};
+use lidless_core::spec::{Action, Backoff, Budget, CheckSpec, HealSpec, ServiceSpec, Spec, VerifySpec};
 use lidless_core::time::Now;
 use serde::Serialize;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -27,6 +29,10 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const GOAL_PER_S: f64 = 1_000_000.0;
+/// Longer than any measurement, in engine time.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Services that others need: the one that they name, and what that one needs. Their checks are not measured.
+const NEEDED: u32 = 2;
 
 /// Measures the pure engine on outcomes that change nothing
 #[derive(Debug, Parser)]
@@ -81,18 +87,43 @@ fn run(args: &Args) -> Result<bool, Problem> {
         latency: Duration::from_millis(3),
         failure: CheckFailure::new(FailureKind::Status, "status 500, wanted below 400"),
     };
+    let cannot_ask = || CheckOutcome::Inconclusive { reason: "name not resolved within 1 s".to_owned() };
     let mut rows = Vec::new();
-    let mut watch = Watch::begin(args.checks, &pass)?;
+    let mut watch = Watch::begin(args.checks, Heals::Never, &pass)?;
     watch.must_all_be("up", |health| health == Health::Up)?;
     rows.push(watch.measure("pass while up", args.outcomes, &pass, false)?);
     rows.push(watch.measure("pass while up, with probe_plan", args.outcomes, &pass, true)?);
     watch.settle(&fail);
     watch.must_all_be("down", |health| health == Health::Down)?;
-    rows.push(watch.measure("fail while down", args.outcomes, &fail, false)?);
+    rows.push(watch.measure("fail while down, no heal", args.outcomes, &fail, false)?);
+    watch.settle(&cannot_ask);
+    watch.must_all_be("unknown", |health| health == Health::Unknown)?;
+    rows.push(watch.measure("cannot ask while unknown", args.outcomes, &cannot_ask, false)?);
+    for (what, heals) in [
+        ("fail while down, heal in backoff", Heals::Alone),
+        ("fail while down, heal in backoff, with depends_on", Heals::Depending),
+    ] {
+        let mut watch = Watch::begin(args.checks, heals, &pass)?;
+        watch.settle(&fail);
+        watch.must_all_be("down", |health| health == Health::Down)?;
+        watch.must_all_wait()?;
+        rows.push(watch.measure(what, args.outcomes, &fail, false)?);
+    }
     print(&rows);
     let clean = rows.iter().all(|row| row.allocations + row.reallocations == 0);
     report::write("engine", &Results { machine, checks: args.checks, goal_per_s: GOAL_PER_S, rows })?;
     Ok(clean)
+}
+
+/// What is done about a service that is down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heals {
+    /// Nothing.
+    Never,
+    /// A restart, which does not help and is not repeated for a long time.
+    Alone,
+    /// The same, for services that need others.
+    Depending,
 }
 
 /// An engine and its clock.
@@ -104,40 +135,57 @@ struct Watch {
 }
 
 impl Watch {
-    fn begin(checks: u32, outcome: &dyn Fn() -> CheckOutcome) -> Result<Watch, Problem> {
+    fn begin(checks: u32, heals: Heals, outcome: &dyn Fn() -> CheckOutcome) -> Result<Watch, Problem> {
         // One outcome a second for each check, so that engine time goes by as it would.
         let pace = Duration::from_secs(1) / checks.max(1);
         let now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
         let mut watch = Watch { engine: Engine::new(1), checks, now, pace };
         watch.handle(Input::Started { boot: "bench".to_owned(), version: "0".to_owned() });
-        watch.handle(Input::ConfigLoaded(Arc::new(spec(checks))));
+        watch.handle(Input::ConfigLoaded(Arc::new(spec(checks, heals))));
         watch.settle(outcome);
         Ok(watch)
     }
 
-    /// Repeats an outcome for every check until health has nothing more to learn from it.
+    /// Repeats an outcome for every check until health has nothing more to learn from it. No act helps.
     fn settle(&mut self, outcome: &dyn Fn() -> CheckOutcome) {
         for _ in 0..4 {
             for check in 0..self.checks {
                 let input = self.probed(check, outcome());
-                self.handle(input);
+                for effect in self.handle(input).effects {
+                    let Effect::Perform { run, step, attempt, .. } = effect else { continue };
+                    let outcome = Outcome::NotApplied { reason: "it does not help".to_owned() };
+                    self.handle(Input::Performed { run, step, attempt, outcome });
+                }
             }
         }
     }
 
     fn probed(&self, check: u32, outcome: CheckOutcome) -> Input {
-        Input::Probed { check: CheckId(check), began: self.now.monotonic, outcome }
+        Input::Probed { check: id(check), began: self.now.monotonic, outcome }
     }
 
-    fn handle(&mut self, input: Input) -> usize {
+    fn handle(&mut self, input: Input) -> Turn {
         self.now.monotonic += self.pace;
-        self.engine.handle(self.now, input).events.len()
+        self.engine.handle(self.now, input)
     }
 
     fn must_all_be(&self, what: &str, is: fn(Health) -> bool) -> Result<(), Problem> {
         let state = self.engine.state();
-        match (0..self.checks).find(|check| !is(state.checks[*check as usize].health)) {
+        match (0..self.checks).find(|check| !is(state.checks[id(*check).index()].health)) {
             Some(check) => Err(format!("check {check} is not {what}").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// A row about heals that wait is worth something only when each has been tried, and waits.
+    fn must_all_wait(&self) -> Result<(), Problem> {
+        let state = self.engine.state();
+        let waits = |service: ServiceId| {
+            let tried = state.incident_of(service).is_some_and(|incident| incident.heals > 0);
+            tried && state.services[service.index()].not_before > self.now.monotonic + YEAR / 2
+        };
+        match (0..self.checks).find(|service| !waits(ServiceId(NEEDED + service))) {
+            Some(service) => Err(format!("no heal of service {service} waits").into()),
             None => Ok(()),
         }
     }
@@ -158,9 +206,9 @@ impl Watch {
             let counted = Region::new(COUNTING);
             let began = Instant::now();
             for (check, input) in (0..self.checks).zip(inputs) {
-                events += self.handle(input);
+                events += self.handle(input).events.len();
                 if with_plan {
-                    std::hint::black_box(self.engine.probe_plan(CheckId(check), self.now.monotonic));
+                    std::hint::black_box(self.engine.probe_plan(id(check), self.now.monotonic));
                 }
             }
             let (time, change) = (began.elapsed(), counted.change());
@@ -186,7 +234,12 @@ impl Watch {
     }
 }
 
-fn spec(checks: u32) -> Spec {
+/// The id of a measured check.
+fn id(check: u32) -> CheckId {
+    CheckId(NEEDED + check)
+}
+
+fn spec(checks: u32, heals: Heals) -> Spec {
     let check = CheckSpec {
         name: "health".to_owned(),
         kind: "http".to_owned(),
@@ -197,14 +250,27 @@ fn spec(checks: u32) -> Spec {
         fail_after: 2,
         recover_after: 2,
     };
-    let service = |id: u32| ServiceSpec {
-        name: format!("t{id}"),
+    let heal = HealSpec {
+        action: Action::Restart,
+        budget: Budget { attempts: 1_000, per: YEAR },
+        backoff: Backoff { min: YEAR, max: YEAR },
+        retry_after: YEAR,
+        never_on_exit: Vec::new(),
+    };
+    let service = |name: String, depends_on: Vec<String>| ServiceSpec {
+        name,
+        depends_on,
         checks: vec![check.clone()],
+        heal: (heals != Heals::Never).then(|| heal.clone()),
         verify: VerifySpec { settle: Duration::ZERO, within: Duration::from_secs(30) },
         act_timeout: Duration::from_secs(30),
         ..ServiceSpec::default()
     };
-    Spec { site: "bench".to_owned(), services: (0..checks).map(service).collect(), ..Spec::default() }
+    let of_each = if heals == Heals::Depending { vec!["platform".to_owned()] } else { Vec::new() };
+    let mut services =
+        vec![service("base".to_owned(), Vec::new()), service("platform".to_owned(), vec!["base".to_owned()])];
+    services.extend((0..checks).map(|id| service(format!("t{id}"), of_each.clone())));
+    Spec { site: "bench".to_owned(), services, ..Spec::default() }
 }
 
 fn print(rows: &[Row]) {

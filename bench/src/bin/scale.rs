@@ -15,7 +15,8 @@ use serde::Serialize;
 
 const INTERVAL_MS: u32 = 1000;
 /// Targets in all, and how many of them hang. monit is not asked about more than 1,000: its cycle is serial.
-const SIZES: [(u32, u32); 6] = [(1, 0), (100, 0), (1000, 0), (10_000, 0), (100, 5), (1000, 50)];
+const SIZES: [(u32, u32); 7] =
+    [(1, 0), (100, 0), (1000, 0), (10_000, 0), (100, 5), (1000, 50), (10_000, 500)];
 const MONIT_MAX: u32 = 1000;
 
 /// Measures memory, CPU and missed intervals over the number of targets

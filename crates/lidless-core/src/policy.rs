@@ -50,15 +50,15 @@ const FAILED: Backoff = Backoff { min: Duration::from_millis(100), max: Duration
 /// So many times in a row, and somebody is told.
 const UNAVAILABLE_TOLD: u32 = 3;
 
-/// Decides about an incident whose service nobody acts on.
-pub fn decide(state: &State, incident: &Incident, now: Duration) -> Remedy {
+/// Decides about an incident whose service nobody acts on. `room` is only there to be used again.
+pub fn decide(state: &State, incident: &Incident, now: Duration, room: &mut Vec<ServiceId>) -> Remedy {
     let service = &state.services[incident.service.index()];
     let spec = state.service_spec(incident.service);
     let Some(heal) = spec.and_then(|spec| spec.heal.as_ref()) else { return Remedy::Hold(Because::NoHeal) };
     if let Some(code) = incident.exit_code.filter(|code| heal.never_on_exit.contains(code)) {
         return Remedy::Hold(Because::ExitCode { code });
     }
-    if let Some(service) = dependency_down(state, incident.service) {
+    if let Some(service) = dependency_down(state, incident.service, room) {
         return Remedy::Hold(Because::DependencyDown { service });
     }
     if let Some(retry_at) = service.given_up.filter(|retry_at| now < *retry_at) {
@@ -80,8 +80,14 @@ pub fn decide(state: &State, incident: &Incident, now: Duration) -> Remedy {
 }
 
 /// Returns a service that this one needs, directly or not, and that has an incident.
-fn dependency_down(state: &State, service: ServiceId) -> Option<ServiceId> {
-    let mut seen = vec![service];
+///
+/// Every failing answer of what is down comes through here: those seen are kept in room that is used again, not in new one.
+fn dependency_down(state: &State, service: ServiceId, seen: &mut Vec<ServiceId>) -> Option<ServiceId> {
+    if state.service_spec(service)?.depends_on.is_empty() {
+        return None;
+    }
+    seen.clear();
+    seen.push(service);
     let mut at = 0;
     while let Some(current) = seen.get(at).copied() {
         at += 1;
@@ -105,7 +111,7 @@ pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
     }
     let Some(incident) = t.state.incident_of(service) else { return };
     let (id, held) = (incident.id, incident.held.clone());
-    match decide(t.state, incident, t.now.monotonic) {
+    match decide(t.state, incident, t.now.monotonic, &mut t.scratch.needed) {
         Remedy::Heal => {
             let Some(spec) = t.state.service_spec(service) else { return };
             let Some(heal) = &spec.heal else { return };

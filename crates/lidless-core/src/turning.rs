@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     /// How long lidless was stopped, or the machine slept, while a run's act was under way. The driver's own clock stood
     /// still as well: it answers that much later.
     pub(crate) slept: BTreeMap<RunId, Duration>,
+    /// Room for a walk over dependencies; empty of meaning between two of them.
+    pub(crate) needed: Vec<ServiceId>,
     /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
     pub(crate) new_boot: bool,
 }

@@ -53,10 +53,11 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
         }
         CheckOutcome::Inconclusive { reason } => {
             seen.inconclusive = seen.inconclusive.saturating_add(1);
-            seen.reason = Some(reason.clone());
-            if seen.inconclusive >= limits.fail_after && matches!(reading, Reading::Plain) {
-                set_health(t, id, Health::Unknown, None, Some(reason));
+            let lost = seen.inconclusive >= limits.fail_after && matches!(reading, Reading::Plain);
+            if lost && t.state.checks[id.index()].health != Health::Unknown {
+                set_health(t, id, Health::Unknown, None, Some(reason.clone()));
             }
+            t.observed(id).reason = Some(reason);
             return false;
         }
     };

@@ -141,6 +141,13 @@ fn metrics_and_health_are_served_on_loopback() {
     assert!(metrics.contains("lidless_check_up{service=\"app\",check=\"health\"} 1"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     assert!(support::get(web, "/healthz").unwrap().ends_with("ok\n"));
+    for host in [format!("localhost:{web}"), format!("[::1]:{web}"), "127.0.0.1".to_owned()] {
+        assert!(support::get_of(web, "/healthz", &host).unwrap().ends_with("ok\n"), "{host}");
+    }
+    for path in ["/metrics", "/healthz"] {
+        let refused = support::get_of(web, path, &format!("evil.example:{web}")).unwrap();
+        assert!(refused.starts_with("HTTP/1.1 421 "), "a page of another name may read it: {refused}");
+    }
     assert!(support::get(web, "/v1/status").unwrap().contains("404"), "the API is for the Unix socket alone");
     daemon.end();
 }

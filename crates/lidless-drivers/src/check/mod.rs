@@ -8,6 +8,7 @@ pub mod systemd;
 pub mod tcp;
 
 mod reach;
+mod resolve;
 mod verdict;
 mod wording;
 

@@ -1,15 +1,15 @@
 //! How is a target reached? Name to addresses, and the addresses tried in turn until one connects.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lidless_core::check::FailureKind;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::resolve;
 use super::verdict::Trouble;
 use super::wording::Short;
 
@@ -27,8 +27,6 @@ pub(crate) enum Target {
 pub(crate) struct Named {
     host: Arc<str>,
     port: u16,
-    /// One permit: `getaddrinfo` cannot be cut short, so a dead resolver would otherwise collect a thread a probe.
-    gate: Arc<Semaphore>,
 }
 
 impl Target {
@@ -43,7 +41,7 @@ impl Target {
             let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
             return Target::Fixed(both.map(|ip| SocketAddr::new(ip, port)).into());
         }
-        Target::Named(Named { host: bare.into(), port, gate: Arc::new(Semaphore::new(1)) })
+        Target::Named(Named { host: bare.into(), port })
     }
 
     /// Returns the addresses, never none. A name that cannot be resolved is our trouble: the target was not asked.
@@ -63,22 +61,16 @@ impl Target {
 impl Named {
     async fn look_up(&self) -> Result<Vec<SocketAddr>, Trouble> {
         let failed = |why: &str| Trouble::ours(format!("cannot resolve `{}`: {why}", self.host));
-        let permit = self.gate.clone().acquire_owned().await.map_err(|_| failed("the check was closed"))?;
-        let (host, port) = (self.host.clone(), self.port);
-        // The permit goes with the look-up, not with the probe: it is given back when `getaddrinfo` really ends.
-        let lookup = tokio::task::spawn_blocking(move || {
-            let found = (&*host, port).to_socket_addrs().map(Vec::from_iter);
-            drop(permit);
-            found
-        });
-        match lookup.await {
-            Ok(Ok(addresses)) if addresses.is_empty() => Err(failed("no addresses")),
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(err)) => {
-                let text = err.to_string();
-                Err(failed(text.strip_prefix("failed to lookup address information: ").unwrap_or(&text)))
+        match resolve::SYSTEM.look_up(&self.host).await {
+            Ok(addresses) if addresses.is_empty() => Err(failed("no addresses")),
+            Ok(addresses) => {
+                let mut addresses = addresses.to_vec();
+                addresses.iter_mut().for_each(|address| address.set_port(self.port));
+                Ok(addresses)
             }
-            Err(_) => Err(failed("the look-up was cut short")),
+            Err(why) => {
+                Err(failed(why.strip_prefix("failed to lookup address information: ").unwrap_or(&why)))
+            }
         }
     }
 }

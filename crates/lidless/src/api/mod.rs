@@ -2,6 +2,7 @@
 
 pub mod client;
 mod gate;
+mod host;
 mod routes;
 mod server;
 

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Peer;
+use super::host;
 use crate::runtime::status::{self, rfc3339};
 use crate::runtime::{Handle, Lost};
 use crate::telemetry;
@@ -111,14 +112,9 @@ pub enum RestartAnswer {
     },
 }
 
-/// Routes that only read and carry no secrets: also on loopback TCP.
-pub(super) fn public(context: Context) -> axum::Router {
-    asked_once(
-        axum::Router::new()
-            .route("/healthz", get(healthz))
-            .route("/metrics", get(metrics))
-            .with_state(context),
-    )
+/// What is served on loopback TCP, where any page in a browser can ask.
+pub(super) fn web(context: Context) -> axum::Router {
+    asked_once(public(context).layer(axum::middleware::from_fn(host::only_ours)))
 }
 
 /// All routes: on the Unix socket.
@@ -129,7 +125,12 @@ pub(super) fn local(context: Context) -> axum::Router {
         .route("/v1/events", get(get_events))
         .route("/v1/restart", post(post_restart))
         .with_state(context.clone());
-    asked_once(routes).merge(public(context))
+    asked_once(routes.merge(public(context)))
+}
+
+/// Routes that only read and carry no secrets: also on loopback TCP.
+fn public(context: Context) -> axum::Router {
+    axum::Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(context)
 }
 
 /// One question a connection: kept open for more, it would hold its place in silence.

@@ -1,7 +1,8 @@
 //! Where does the daemon listen? On a Unix socket for the command line, and on loopback for metrics.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +41,9 @@ pub enum ServeError {
 
 /// The listeners, bound but not yet serving.
 pub struct Server {
+    /// Before the listener, so that it goes before it.
+    file: SocketFile,
     unix: UnixListener,
-    path: PathBuf,
     tcp: Option<TcpListener>,
 }
 
@@ -54,6 +56,7 @@ impl Server {
             std::fs::create_dir_all(dir).map_err(listen(dir.display().to_string()))?;
         }
         let unix = UnixListener::bind(path).map_err(listen(path.display().to_string()))?;
+        let file = SocketFile::of(&unix, path).map_err(listen(path.display().to_string()))?;
         // Everybody may look; what a peer may do is decided by its uid. The directory can be closed further.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
             .map_err(listen(path.display().to_string()))?;
@@ -61,7 +64,7 @@ impl Server {
             None => None,
             Some(addr) => Some(TcpListener::bind(addr).await.map_err(listen(addr.to_string()))?),
         };
-        Ok(Server { unix, path: path.to_owned(), tcp })
+        Ok(Server { unix, file, tcp })
     }
 
     /// Where metrics are served, if they are.
@@ -69,32 +72,62 @@ impl Server {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Serves until `stop`.
-    pub async fn serve(self, handle: Handle, journal: Option<PathBuf>, stop: CancellationToken) {
-        let context = Context {
-            handle,
-            journal,
-            stop: stop.clone(),
-            followers: Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)),
-        };
+    /// Serves until `over`. From `stop` on, whoever asks is told that lidless is ending.
+    pub async fn serve(
+        self,
+        handle: Handle,
+        journal: Option<PathBuf>,
+        stop: CancellationToken,
+        over: CancellationToken,
+    ) {
+        let context =
+            Context { handle, journal, stop, followers: Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)) };
         let mut servers = JoinSet::new();
         let local = routes::local(context.clone()).into_make_service_with_connect_info::<Peer>();
-        let ended = stop.clone().cancelled_owned();
+        let ended = over.clone().cancelled_owned();
         servers.spawn(async move {
             axum::serve(Gate::new(self.unix, LIMITS), local).with_graceful_shutdown(ended).await
         });
         if let Some(tcp) = self.tcp {
-            let public = routes::public(context).into_make_service_with_connect_info::<Peer>();
-            let ended = stop.clone().cancelled_owned();
+            let public = routes::web(context).into_make_service_with_connect_info::<Peer>();
+            let ended = over.clone().cancelled_owned();
             servers.spawn(async move {
                 axum::serve(Gate::new(tcp, LIMITS), public).with_graceful_shutdown(ended).await
             });
         }
-        stop.cancelled().await;
+        over.cancelled().await;
+        // First the place, then the listeners: who finds the socket finds somebody behind it.
+        drop(self.file);
         let ending = async { while servers.join_next().await.is_some() {} };
         drop(tokio::time::timeout(END_WITHIN, ending).await);
         servers.shutdown().await;
-        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Our socket's place in the file system, given back when it is dropped; whatever else lies there by then stays.
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// While the socket lives, its inode's number is nobody else's.
+    _socket: OwnedFd,
+}
+
+impl SocketFile {
+    fn of(listener: &UnixListener, path: &Path) -> std::io::Result<SocketFile> {
+        let found = std::fs::symlink_metadata(path)?;
+        let socket = listener.as_fd().try_clone_to_owned()?;
+        Ok(SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino(), _socket: socket })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if is_ours {
+            drop(std::fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -108,4 +141,35 @@ async fn clear(path: &Path) -> Result<(), ServeError> {
         return Err(ServeError::Taken(path.to_owned()));
     }
     std::fs::remove_file(path).map_err(|err| ServeError::Listen { at: path.display().to_string(), err })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_goes_with_its_server_and_that_of_a_successor_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lidless.sock");
+        drop(Server::bind(&path, None).await.unwrap());
+        assert!(!path.exists(), "its own is left behind");
+        let ending = Server::bind(&path, None).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let successor = Server::bind(&path, None).await.unwrap();
+        drop(ending);
+        assert!(UnixStream::connect(&path).await.is_ok(), "the successor's was deleted");
+        drop(successor);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_leaves_no_socket_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lidless.sock");
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refused = Server::bind(&path, Some(taken.local_addr().unwrap())).await;
+        assert!(matches!(refused, Err(ServeError::Listen { .. })));
+        assert!(!path.exists());
+    }
 }

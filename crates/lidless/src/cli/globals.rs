@@ -341,7 +341,7 @@ impl Globals {
     /// Runs what a client verb has to wait for.
     pub(super) fn wait_for<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        tokio.map_err(|err| Failure::of(Exit::TryAgain, &err))?.block_on(work)
+        super::waiting::to_end(tokio.map_err(|err| Failure::of(Exit::TryAgain, &err))?, work)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod serve;
 mod since;
 pub mod status;
 pub mod store;
+mod waiting;
 pub mod watch;
 
 use std::ffi::OsString;

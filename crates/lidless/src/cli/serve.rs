@@ -1,16 +1,19 @@
 //! `lidless serve`: how does the daemon begin, and how does it end?
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Globals;
 use super::exit::Exit;
+use super::waiting::{Signals, to_end};
 use crate::api::Server;
 use crate::config::{self, Resolved};
 use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
+use lidless_drivers::process::ManagedProcess;
 use lidless_store::JournalError;
 
 /// More checks than this are worth a second thread.
@@ -24,7 +27,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lidless serve examples/quickstart/lidless.yaml\n  lidless serve --config /etc/lidless\n\n\
-    Services that lidless runs go on when it ends; the next lidless adopts them."
+    Services that lidless runs go on when it ends; the next lidless adopts them.\n\
+    ^C or TERM ends it in good order; a second one ends the waiting."
 )]
 pub struct ServeArgs {
     /// The configuration: a file, or a folder with lidless.yaml
@@ -53,7 +57,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Exit {
     raise_descriptors();
     let checks: usize = loaded.resolved.services.iter().map(|service| service.checks.len()).sum();
     match tokio_runtime(checks) {
-        Ok(tokio) => tokio.block_on(serve(args, globals, loaded.resolved)),
+        Ok(tokio) => to_end(tokio, serve(args, globals, loaded.resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
     }
 }
@@ -104,39 +108,69 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     let services = resolved.services.len();
     let web = server.web().map_or_else(String::new, |web| format!("http://{web}"));
     tracing::info!(services, socket = %socket.display(), store = %store.display(), web, replayed, "Watching.");
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone()));
-    let patting = tokio::spawn(systemd_notify::pat(handle, stop.clone()));
-    let signals = tokio::spawn(ended_by_signal(stop.clone()));
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone(), over.clone()));
+    let signals = Signals::catch();
     systemd_notify::ready();
-    let drained = daemon.run(stop.clone()).await;
-    systemd_notify::stopping();
-    stop.cancel();
-    signals.abort();
-    for task in [serving, patting] {
-        if let Err(err) = task.await {
+    let to_the_end = async {
+        let drained = daemon.run(stop.clone()).await;
+        stop.cancel();
+        for cut in &drained.cut {
+            tracing::warn!(act = %cut, "Cut off; the next lidless finds out what became of it.");
+        }
+        let left = put_away(args, &managed).await;
+        over.cancel();
+        if let Err(err) = serving.await {
             tracing::error!(error = %err, "A task was lost; this is a bug in lidless.");
         }
-    }
-    for cut in &drained.cut {
-        tracing::warn!(act = %cut, "Cut off; the next lidless finds out what became of it.");
-    }
-    if args.stop_services {
-        for (name, process) in &managed {
-            match process.stop(process.stop_time(STOP_GRACE)).await {
-                Ok(_) => tracing::info!(service = %name, "Stopped."),
-                Err(err) => tracing::error!(service = %name, error = %err, "Not stopped."),
-            }
+        // Last of all: from here on the next lidless may begin, and must find neither our socket nor us at its services.
+        (drained.close().await, left)
+    };
+    let (unclosed, left) = tokio::select! {
+        ended = to_the_end => ended,
+        signal = asked_twice(signals, stop.clone()) => {
+            tracing::warn!(signal, "Not waiting any longer; the next lidless finds out what is left.");
+            return Exit::Signal(signal);
         }
-    } else if !managed.is_empty() {
-        tracing::info!(services = managed.len(), "Services go on without us; the next lidless adopts them.");
-    }
-    match drained.journal {
-        None => Exit::Ok,
+        never = systemd_notify::pat(handle, stop.clone()) => match never {},
+    };
+    match unclosed {
+        None if left.is_empty() => Exit::Ok,
+        None => globals.fail(
+            Exit::Unhealthy,
+            &format!("not stopped, and still running: {}", left.join(", ")),
+            None,
+        ),
         Some(why) => {
             globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
         }
     }
+}
+
+/// Stops the services that lidless runs, if that is wanted: all at once, each within its own time. Returns those that run on
+/// against our will.
+async fn put_away(args: &ServeArgs, managed: &[(String, Arc<ManagedProcess>)]) -> Vec<String> {
+    if !args.stop_services {
+        if !managed.is_empty() {
+            tracing::info!(
+                services = managed.len(),
+                "Services go on without us; the next lidless adopts them."
+            );
+        }
+        return Vec::new();
+    }
+    let stopping =
+        managed.iter().map(async |(name, process)| match process.stop(process.stop_time(STOP_GRACE)).await {
+            Ok(_) => {
+                tracing::info!(service = %name, "Stopped.");
+                None
+            }
+            Err(err) => {
+                tracing::error!(service = %name, error = %err, "Not stopped.");
+                Some(name.clone())
+            }
+        });
+    join_all(stopping).await.into_iter().flatten().collect()
 }
 
 /// Explains why the daemon cannot begin.
@@ -168,16 +202,20 @@ fn journal_exit(err: &JournalError) -> Exit {
     }
 }
 
+/// Ends us on the first signal, in good order. Returns at the second: whoever sends that does not want to wait.
+async fn asked_twice(signals: Option<Signals>, stop: CancellationToken) -> i32 {
+    let Some(mut signals) = signals else { return std::future::pending().await };
+    let number = signals.next().await;
+    tracing::info!(signal = number, "Ending.");
+    stop.cancel();
+    signals.next().await
+}
+
 /// Ends us on SIGTERM and SIGINT.
 pub(super) async fn ended_by_signal(stop: CancellationToken) -> Option<i32> {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("Signals cannot be caught.");
-        return None;
-    };
+    let mut signals = Signals::catch()?;
     let number = tokio::select! {
-        _ = term.recv() => 15,
-        _ = int.recv() => 2,
+        number = signals.next() => number,
         () = stop.cancelled() => return None,
     };
     tracing::info!(signal = number, "Ending.");

@@ -97,7 +97,7 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
     plan.adjust(&mut resolved, args);
     globals.init_log_quiet();
     match tokio_runtime(1) {
-        Ok(tokio) => tokio.block_on(watch(&plan, args, globals, &resolved)),
+        Ok(tokio) => super::waiting::to_end(tokio, watch(&plan, args, globals, &resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
     }
 }

@@ -353,9 +353,12 @@ impl Daemon {
         self.checks.get(id.index()).cloned().flatten()
     }
 
-    /// Lets acts under way end, within a deadline; then says that we stop, and closes the journal.
+    /// Lets acts under way end, within a deadline; then says that we stop. The journal is left to be closed.
     async fn drain(mut self) -> Drained {
         self.draining = true;
+        // Whoever asks from now on, or has just asked, is told that we are ending.
+        self.inbox.close();
+        while self.inbox.try_recv().is_ok() {}
         let deadline = tokio::time::Instant::now() + DRAIN;
         let news = Arc::clone(&self.news);
         self.flush();
@@ -379,17 +382,7 @@ impl Daemon {
         self.flush();
         self.snapshot(1);
         self.tasks.shutdown().await;
-        let journal = match self.writer.take() {
-            None => None,
-            Some(writer) => {
-                let closed = tokio::task::spawn_blocking(move || writer.close(DRAIN)).await;
-                closed.map_or_else(
-                    |err| Some(err.to_string()),
-                    |closed| closed.err().map(|err| err.to_string()),
-                )
-            }
-        };
-        Drained { cut, journal }
+        Drained { cut, writer: self.writer.take() }
     }
 }
 

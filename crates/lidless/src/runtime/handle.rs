@@ -1,19 +1,23 @@
 //! How is the daemon reached from elsewhere in the process? What it is made of, what it tells, and what it can be asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lidless_core::effect::{Command, Reply};
 use lidless_core::engine::Engine;
 use lidless_core::id::Seq;
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
-use lidless_store::Journal;
+use lidless_store::{Journal, Writer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::drivers::Drivers;
 use super::recover::Recovered;
 use crate::telemetry::Counters;
 use crate::words::Told;
+
+/// How long the journal may take to put everything away at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a daemon is made of.
 pub struct Options {
@@ -27,13 +31,20 @@ pub struct Options {
     pub journal: Option<Box<dyn Journal>>,
 }
 
-/// What was under way when lidless had to end.
-#[derive(Debug, Default)]
+/// What is left once nothing is under way any more. The journal is still ours: no other lidless can begin meanwhile.
 pub struct Drained {
     /// Acts that were cut off; the next lidless finds out what became of them.
     pub cut: Vec<String>,
-    /// Why the journal could not be closed in good order, if it could not.
-    pub journal: Option<String>,
+    pub(super) writer: Option<Writer>,
+}
+
+impl Drained {
+    /// Closes the journal, and so lets the next lidless begin. Returns why that was not in good order, if it was not.
+    pub async fn close(self) -> Option<String> {
+        let writer = self.writer?;
+        let closed = tokio::task::spawn_blocking(move || writer.close(CLOSE_WITHIN)).await;
+        closed.map_or_else(|err| Some(err.to_string()), |closed| closed.err().map(|err| err.to_string()))
+    }
 }
 
 /// What a query sees.

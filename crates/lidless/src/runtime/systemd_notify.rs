@@ -1,5 +1,6 @@
 //! How does the service manager know that we live? sd_notify: READY, STATUS, WATCHDOG, STOPPING. A no-op elsewhere.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use lidless_core::health::Health;
@@ -16,17 +17,17 @@ pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// Says that lidless is ending.
-pub fn stopping() {
-    send(&[NotifyState::Stopping]);
-}
-
-/// Pats the watchdog, through the dispatcher: one that hangs is not alive.
-pub async fn pat(handle: Handle, stop: CancellationToken) {
+/// Pats the watchdog, through the dispatcher: one that hangs is not alive. Says so when lidless is told to end, and pats on:
+/// what is under way then may take longer than the watchdog's patience, and its own deadlines stand over it.
+pub async fn pat(handle: Handle, stop: CancellationToken) -> Infallible {
     let every = sd_notify::watchdog_enabled().map_or(STATUS_EVERY, |limit| limit / 3);
+    let mut is_ending = false;
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled(), if !is_ending => {
+                is_ending = true;
+                send(&[NotifyState::Stopping]);
+            }
             () = tokio::time::sleep(every) => {}
         }
         let counts = handle.query(|view| {
@@ -35,7 +36,10 @@ pub async fn pat(handle: Handle, stop: CancellationToken) {
             let up = state.configured().filter(|(id, ..)| state.service_health(*id) == Health::Up).count();
             (up, down, state.incidents.len(), state.degraded.is_some())
         });
-        let Ok((up, down, incidents, degraded)) = counts.await else { return };
+        let Ok((up, down, incidents, degraded)) = counts.await else {
+            send(&[NotifyState::Watchdog, NotifyState::Status("ending")]);
+            continue;
+        };
         let journal = if degraded { "; the journal cannot be written" } else { "" };
         let status = format!("{up} up, {down} down, {incidents} incidents open{journal}");
         send(&[NotifyState::Watchdog, NotifyState::Status(&status)]);

@@ -44,9 +44,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// One HTTP request by hand; the whole answer.
 pub(crate) fn get(port: u16, path: &str) -> Option<String> {
+    get_of(port, path, &format!("127.0.0.1:{port}"))
+}
+
+/// One HTTP request by hand that names a host; the whole answer.
+pub(crate) fn get_of(port: u16, path: &str, host: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -111,7 +116,8 @@ impl Daemon {
         Daemon::start(lidless(), folder, config)
     }
 
-    fn start(mut command: Command, folder: &Folder, config: &str) -> Daemon {
+    /// Starts it as the end of a command that may set the scene first.
+    pub(crate) fn start(mut command: Command, folder: &Folder, config: &str) -> Daemon {
         let file = folder.path().join("lidless.yaml");
         std::fs::write(&file, config).unwrap();
         let (socket, log) = (folder.path().join("test.sock"), folder.path().join("log"));
@@ -128,11 +134,30 @@ impl Daemon {
         Daemon { child, socket, log }
     }
 
+    /// Asks it something by the command line.
+    pub(crate) fn client(&self, args: &[&str]) -> Output {
+        let socket = format!("unix:{}", self.socket.display());
+        lidless().args(["--connect", &socket]).args(args).output().unwrap()
+    }
+
     /// Asks for the status; null while nobody answers.
     pub(crate) fn status(&self) -> Value {
-        let mut command = lidless();
-        command.args(["--json", "--connect"]).arg(format!("unix:{}", self.socket.display())).arg("status");
-        serde_json::from_slice(&command.output().unwrap().stdout).unwrap_or(Value::Null)
+        serde_json::from_slice(&self.client(&["--json", "status"]).stdout).unwrap_or(Value::Null)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended; returns its exit code.
+    pub(crate) fn wait_for_end(&mut self, within: Duration) -> Option<i32> {
+        let mut ended = None;
+        wait_until(within, "lidless has ended", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().code()
     }
 
     /// Waits until every service is up and nothing is being done to it.
