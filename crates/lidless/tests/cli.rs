@@ -8,7 +8,9 @@ mod hermetic;
 #[path = "cli/neutral.rs"]
 mod neutral;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use hermetic::Hermetic;
@@ -79,6 +81,18 @@ fn a_valid_configuration_is_exit_0_and_live_it_depends() {
     );
     assert_snapshot!("check_live_of_the_machine", env.show(&["check", "--live", "managed.yaml"]));
     assert!(!env.path("s").exists(), "nothing was left behind");
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_shown_as_well_as_can_be() {
+    let env = Hermetic::new();
+    let name = OsStr::from_bytes(b"caf\xe9.yaml");
+    fs::write(env.path("").join(name), GOOD).unwrap();
+    let output = env.command(&["check", "--json"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let file = json["files"][0].as_str().unwrap();
+    assert!(file.ends_with("caf\u{fffd}.yaml"), "{file}");
 }
 
 #[test]

@@ -89,10 +89,13 @@ fn counts(loaded: &Loaded) -> (usize, usize) {
 
 fn document(paths: &[PathBuf], loaded: Option<&Loaded>, problems: &Problems, lines: &[live::Line]) -> Value {
     let (services, checks) = loaded.map(counts).unwrap_or_default();
+    // A path need not be UTF-8, but JSON must be.
+    let files = loaded.map_or(paths, |loaded| &loaded.files);
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     json!({
         "schema": "lidless/check/1",
         "valid": loaded.is_some(),
-        "files": loaded.map_or(paths, |loaded| &loaded.files),
+        "files": files,
         "services": services,
         "checks": checks,
         "problems": problems.list().iter().map(|problem| of_problem(problem, problems)).collect::<Vec<_>>(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
@@ -271,6 +272,12 @@ fn a_flipped_bit_in_the_journal_is_exit_1_and_named() {
         (Some("lidless/verify/1"), Some(true), Some(0))
     );
     let store = serving.env.path("lidless.db");
+    // A path need not be UTF-8, but JSON must be.
+    let strange = serving.env.path("").join(std::ffi::OsStr::from_bytes(b"caf\xe9.db"));
+    fs::copy(&store, &strange).unwrap();
+    let output = serving.env.command(&["store", "verify", "--json"]).arg(&strange).output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["path"].as_str().unwrap().ends_with("caf\u{fffd}.db"), "{json}");
     let mut bytes = fs::read(&store).unwrap();
     let marker = b"\"event\":\"started\"";
     // SQLite leaves old copies behind when it splits a page: every one is flipped, and one of them counts.
