@@ -261,6 +261,22 @@ fn followed_events_come_as_they_happen_until_the_reader_or_the_daemon_ends() {
 }
 
 #[test]
+fn following_after_a_record_skips_none_that_the_limit_cut_off() {
+    let mut serving = Serving::start();
+    let follow = ["--config", "lidless.yaml", "events", "-f", "--after", "1", "-n", "2", "-o", "jsonl"];
+    let child = serving.env.command(&follow).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut follower = child.unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    let seqs = lines
+        .take(6)
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["seq"].as_u64().unwrap());
+    assert_eq!(seqs.collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
+    signal(follower.id(), Signal::INT);
+    follower.wait().unwrap();
+    serving.end();
+}
+
+#[test]
 fn a_flipped_bit_in_the_journal_is_exit_1_and_named() {
     let mut serving = Serving::start();
     assert_eq!(serving.client(&["store", "verify"]).code, Some(0), "also beside a running daemon");
