@@ -8,6 +8,7 @@
 mod output;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +25,7 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
-use output::Output;
+use output::{Output, nameless_file};
 
 /// How long a killed command may take to be gone. A process stuck in the kernel takes longer: it is reaped in the background.
 const REAP_MAX: Duration = Duration::from_millis(250);
@@ -52,8 +53,9 @@ pub enum Leftovers {
     /// They are killed: right for a question.
     #[default]
     Kill,
-    /// They stay: right for a start script, whose very purpose they may be. Their output is no longer read: they get
-    /// `SIGPIPE` if they write to what they inherited. If the command itself is overdue, they are killed with it.
+    /// They stay: right for a start script, whose very purpose they may be. The command gets a file in memory to write to,
+    /// so that what they write later to what they inherited hurts nobody; it is read no more, and takes up memory until
+    /// the last of them ends. If the command itself is overdue, they are killed with it.
     Leave,
 }
 
@@ -110,7 +112,7 @@ pub enum SpawnError {
 
 /// Runs a command to its end, or to the deadline.
 ///
-/// Keeps up to `max_output` bytes of each stream, reads and drops the rest. A command that does not read `stdin` is not held
+/// Keeps up to `max_output` bytes of each stream, and drops the rest. A command that does not read `stdin` is not held
 /// up by it. When the returned future is dropped, the process group is killed.
 pub async fn run(
     spec: &CommandSpec,
@@ -119,11 +121,22 @@ pub async fn run(
     max_output: usize,
 ) -> Result<Ended, SpawnError> {
     let started = Instant::now();
-    let (mut child, mut group) = start(spec, stdin.is_some())?;
+    let files = match spec.leftovers {
+        Leftovers::Kill => None,
+        Leftovers::Leave => {
+            Some(Files::new().map_err(|err| SpawnError::Start { program: program(spec), err })?)
+        }
+    };
+    let (mut child, mut group) = start(spec, stdin.is_some(), files.as_ref())?;
     let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
     let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
-    let mut stdout = Output::new(child.stdout.take(), max_output);
-    let mut stderr = Output::new(child.stderr.take(), max_output);
+    let (mut stdout, mut stderr) = match files {
+        None => (
+            Output::of_pipe(child.stdout.take(), max_output),
+            Output::of_pipe(child.stderr.take(), max_output),
+        ),
+        Some(files) => (Output::of_file(files.stdout, max_output), Output::of_file(files.stderr, max_output)),
+    };
 
     let left = timeout.saturating_sub(started.elapsed());
     let overdue = tokio::time::timeout(left, async {
@@ -159,14 +172,33 @@ pub async fn run(
     })
 }
 
-fn start(spec: &CommandSpec, with_input: bool) -> Result<(Child, Group), SpawnError> {
+/// What a command writes to that may leave somebody behind.
+struct Files {
+    stdout: File,
+    stderr: File,
+}
+
+impl Files {
+    fn new() -> io::Result<Files> {
+        Ok(Files { stdout: nameless_file()?, stderr: nameless_file()? })
+    }
+}
+
+fn start(spec: &CommandSpec, with_input: bool, files: Option<&Files>) -> Result<(Child, Group), SpawnError> {
     let [program, arguments @ ..] = &*spec.argv else { return Err(SpawnError::Empty) };
+    let stream = |file: Option<&File>| match file {
+        None => Ok(Stdio::piped()),
+        Some(file) => file
+            .try_clone()
+            .map(Stdio::from)
+            .map_err(|err| SpawnError::Start { program: program.clone(), err }),
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
         .stdin(if with_input { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stream(files.map(|files| &files.stdout))?)
+        .stderr(stream(files.map(|files| &files.stderr))?)
         .process_group(0)
         .kill_on_drop(true);
     for name in OURS_ALONE {
