@@ -2,6 +2,7 @@
 //!
 //! The flags become a small configuration, which then runs on the same engine as the daemon; `--save` keeps it.
 
+mod plan;
 mod screen;
 
 use std::path::PathBuf;
@@ -9,25 +10,22 @@ use std::time::Duration;
 
 use lidless_core::event::{Event, Outcome};
 use lidless_core::health::Health;
-use lidless_core::spec::Backoff;
-use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Globals;
 use super::exit::Exit;
 use super::serve::{boot_failed, ended_by_signal, tokio_runtime};
-use crate::config::{self, Resolved, units};
+use crate::config::{self, Resolved};
 use crate::runtime::{self, Booted, Handle};
 use crate::words::Told;
+use plan::Plan;
 use screen::Screen;
 
 /// Until the first answers are in, so often is looked whether anything can be asked at all.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So often is looked whether anybody still reads what is written.
 const LOOK_FOR_READER_EVERY: Duration = Duration::from_secs(1);
-/// The window of a budget given without one.
-const WINDOW: &str = "15m";
 
 /// Watches one thing, heals it, and proves it: no configuration, no daemon.
 #[derive(Clone, Debug, clap::Args)]
@@ -99,116 +97,6 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
     match tokio_runtime(1) {
         Ok(tokio) => tokio.block_on(watch(&plan, args, globals, &resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
-    }
-}
-
-/// What the flags come to.
-struct Plan {
-    /// What people call it.
-    label: String,
-    /// Its name in a configuration.
-    key: String,
-    tries: u32,
-    per: String,
-    heals: Option<String>,
-}
-
-impl Plan {
-    fn of(args: &WatchArgs) -> Result<Plan, String> {
-        let (tries, per) = args.tries.split_once('/').unwrap_or((&args.tries, WINDOW));
-        let tries: u32 = tries.parse().map_err(|_| format!("--tries {}: write 3 or 3/15m", args.tries))?;
-        if tries == 0 {
-            return Err("--tries 0: at least one check must be allowed to fail".to_owned());
-        }
-        for (flag, value) in [("settle", &args.settle), ("every", &args.every), ("timeout", &args.timeout)] {
-            units::duration(value).map_err(|why| format!("--{flag} {value}: {}", why.message))?;
-        }
-        let label = match (&args.name, &args.unit, &args.target) {
-            (Some(name), ..) => name.clone(),
-            (None, Some(unit), _) => unit.clone(),
-            (None, None, Some(target)) => without_userinfo(target),
-            (None, None, None) => args.command.first().cloned().unwrap_or_default(),
-        };
-        let heals = args.heal.clone().or_else(|| args.unit.as_ref().map(|unit| format!("restart of {unit}")));
-        let key: String = label
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
-            .collect();
-        let key: String = key.trim_matches(['-', '.', '_']).chars().take(60).collect();
-        let key = key.trim_end_matches(['-', '.', '_']);
-        // Of a label in another script nothing may be left.
-        let key = if key.is_empty() { "watch".to_owned() } else { key.to_owned() };
-        Ok(Plan { label, key, tries, per: per.to_owned(), heals })
-    }
-
-    /// Returns the document that says how `--once` ended.
-    fn verdict_line(&self, error: Option<&str>) -> String {
-        let healthy = error.is_none();
-        json!({ "schema": "lidless/watch/1", "name": self.label, "healthy": healthy, "error": error })
-            .to_string()
-            + "\n"
-    }
-
-    /// Writes the flags as a whole configuration.
-    fn yaml(&self, args: &WatchArgs) -> String {
-        format!("version: 1\nweb: off\nservices:\n{}", self.service_yaml(args))
-    }
-
-    /// Writes the flags as a service. Texts are JSON strings, which YAML reads as they are.
-    fn service_yaml(&self, args: &WatchArgs) -> String {
-        let text = |text: &str| serde_json::to_string(text).unwrap_or_default();
-        let fail_after = args.fail_after.unwrap_or(if args.once { 1 } else { 3 });
-        let recover_after = args.recover_after.unwrap_or(if args.once { 1 } else { 2 });
-        let kind = match (&args.unit, &args.target) {
-            (Some(unit), _) => format!("systemd: {{ unit: {} }}", text(unit)),
-            (None, Some(target)) => match target.strip_prefix("tcp://") {
-                Some(address) => format!("tcp: {{ address: {} }}", text(address)),
-                None => format!("http: {{ url: {} }}", text(target)),
-            },
-            (None, None) => {
-                let words: Vec<_> = args.command.iter().map(|word| text(word)).collect();
-                format!("exec: {{ command: [{}], warning: fail }}", words.join(", "))
-            }
-        };
-        let mut yaml = format!("  {}:\n", text(&self.key));
-        match (&args.heal, &args.unit) {
-            (Some(heal), _) => {
-                yaml += &format!("    run: {{ exec: {{ restart: [sh, -c, {}] }} }}\n", text(heal));
-            }
-            (None, Some(unit)) => yaml += &format!("    run: {{ systemd: {} }}\n", text(unit)),
-            (None, None) => {}
-        }
-        yaml += &format!(
-            "    checks:\n      watch: {{ {kind}, every: {}, timeout: {}, fail_after: {fail_after}, recover_after: {recover_after} }}\n",
-            args.every, args.timeout
-        );
-        if self.heals.is_some() {
-            yaml += &format!(
-                "    heal:\n      restart: {{ attempts: {}, per: {} }}\n      verify: {{ settle: {}, within: 30s }}\n",
-                self.tries, self.per, args.settle
-            );
-        }
-        yaml
-    }
-
-    /// The script counts before it restarts, waits once, and looks once: so does `--once`.
-    fn adjust(&self, resolved: &mut Resolved, args: &WatchArgs) {
-        let Some(service) = resolved.spec.services.first_mut() else { return };
-        if !args.once {
-            return;
-        }
-        service.verify.within = Duration::ZERO;
-        for check in &mut service.checks {
-            check.every = service.verify.settle.max(Duration::from_secs(1)).min(check.every);
-        }
-        if self.tries == 1 {
-            service.heal = None;
-        }
-        if let Some(heal) = &mut service.heal {
-            heal.budget.attempts = self.tries - 1;
-            heal.budget.per = Duration::from_secs(365 * 86_400);
-            heal.backoff = Backoff { min: Duration::ZERO, max: Duration::ZERO };
-        }
     }
 }
 
@@ -317,14 +205,4 @@ async fn cannot_ask(handle: &Handle, tries: u32) -> Option<String> {
         (seen.inconclusive >= tries).then(|| seen.reason.clone()).flatten()
     });
     read.await.ok().flatten()
-}
-
-/// A URL may carry a password; a name must not.
-fn without_userinfo(target: &str) -> String {
-    let Some((scheme, rest)) = target.split_once("://") else { return target.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => target.to_owned(),
-    }
 }
