@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 use std::time::Duration;
 
@@ -158,6 +159,63 @@ fn save_keeps_the_same_thing_as_configuration() {
     let again = lidless().args(["watch", "--unit", "worker", "--save"]).arg(&file).output().unwrap();
     assert_eq!(again.status.code(), Some(3), "the same name twice");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before, "a file that would be bad is left as it was");
+}
+
+#[test]
+fn what_is_saved_elsewhere_finds_the_same_files_again() {
+    let folder = Folder::new();
+    // The quote is for the shell that heals.
+    let here = folder.path().join("the owner's");
+    std::fs::create_dir_all(here.join("sub")).unwrap();
+    let script = here.join("check.sh");
+    std::fs::write(&script, "#!/bin/sh\ntest -f \"$1\"\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut save = lidless();
+    save.current_dir(&here).args([
+        "watch",
+        "--heal",
+        "echo healed > marker",
+        "--name",
+        "svc",
+        "--every",
+        "50ms",
+    ]);
+    save.args(["--fail-after", "1", "--settle", "10ms"]);
+    let output = save.args(["--save", "sub/lidless.yaml", "--", "./check.sh", "marker"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let saved = here.join("sub/lidless.yaml");
+    let yaml = std::fs::read_to_string(&saved).unwrap();
+    let daemon = support::Daemon::serve(&folder, &format!("store: {{ path: s.db }}\nweb: off\n{yaml}"));
+    daemon.wait_up(Duration::from_secs(20));
+    assert_eq!(std::fs::read_to_string(here.join("marker")).unwrap(), "healed\n");
+    daemon.end();
+    let mut beside = lidless();
+    beside.current_dir(&here).args([
+        "watch",
+        "--name",
+        "two",
+        "--heal",
+        "./heal.sh",
+        "--save",
+        "--",
+        "./check.sh",
+    ]);
+    assert!(beside.output().unwrap().status.success());
+    let yaml = std::fs::read_to_string(here.join("lidless.yaml")).unwrap();
+    assert!(!yaml.contains("owner"), "beside the file nothing need be said of the folder: {yaml}");
+}
+
+#[test]
+fn a_token_in_a_url_is_no_part_of_the_name() {
+    let folder = Folder::new();
+    let file = folder.path().join("lidless.yaml");
+    let url = "http://127.0.0.1:1/health?token=s3cret";
+    let output = lidless().args(["watch", url, "--save"]).arg(&file).output().unwrap();
+    assert!(output.status.success() && !text(&output.stderr).contains("s3cret"), "{}", text(&output.stderr));
+    let yaml = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(yaml.matches("s3cret").count(), 1, "only in the URL that is asked: {yaml}");
+    let output = watch(&[url, "--once", "--tries", "1"]);
+    assert!(!text(&output.stderr).contains("s3cret"), "{}", text(&output.stderr));
 }
 
 #[test]

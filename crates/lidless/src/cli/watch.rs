@@ -83,13 +83,17 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
         Ok(plan) => plan,
         Err(why) => return globals.fail(Exit::Usage, &why, Some("`lidless watch --help` shows examples")),
     };
-    let yaml = plan.yaml(args);
+    let yaml = plan.yaml(args, None);
     let loaded = match config::from_str("the command line", &yaml) {
         Ok(loaded) => loaded,
         Err(problems) => return globals.config_problems(&problems),
     };
     if let Some(path) = &args.save {
-        return super::save::save(path, &plan.service_yaml(args), &plan.key, globals);
+        let here = match super::save::elsewhere(path) {
+            Ok(here) => here,
+            Err(why) => return globals.fail(Exit::Usage, &why, None),
+        };
+        return super::save::save(path, &plan.service_yaml(args, here.as_deref()), &plan.key, globals);
     }
     let mut resolved = loaded.resolved;
     plan.adjust(&mut resolved, args);

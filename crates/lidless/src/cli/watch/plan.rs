@@ -1,5 +1,6 @@
 //! What do the flags of `lidless watch` come to? A small configuration, which `--save` keeps and `--once` narrows.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lidless_core::spec::Backoff;
@@ -35,7 +36,7 @@ impl Plan {
         let label = match (&args.name, &args.unit, &args.target) {
             (Some(name), ..) => name.clone(),
             (None, Some(unit), _) => unit.clone(),
-            (None, None, Some(target)) => without_userinfo(target),
+            (None, None, Some(target)) => without_secrets(target),
             (None, None, None) => args.command.first().cloned().unwrap_or_default(),
         };
         let heals = args.heal.clone().or_else(|| args.unit.as_ref().map(|unit| format!("restart of {unit}")));
@@ -59,12 +60,14 @@ impl Plan {
     }
 
     /// Writes the flags as a whole configuration.
-    pub(super) fn yaml(&self, args: &WatchArgs) -> String {
-        format!("version: 1\nweb: off\nservices:\n{}", self.service_yaml(args))
+    pub(super) fn yaml(&self, args: &WatchArgs, here: Option<&str>) -> String {
+        format!("version: 1\nweb: off\nservices:\n{}", self.service_yaml(args, here))
     }
 
     /// Writes the flags as a service. Texts are JSON strings, which YAML reads as they are.
-    pub(super) fn service_yaml(&self, args: &WatchArgs) -> String {
+    ///
+    /// `here` is the working directory, for a file that is kept elsewhere: commands run there, as they were typed.
+    pub(super) fn service_yaml(&self, args: &WatchArgs, here: Option<&str>) -> String {
         let text = |text: &str| serde_json::to_string(text).unwrap_or_default();
         let fail_after = args.fail_after.unwrap_or(if args.once { 1 } else { 3 });
         let recover_after = args.recover_after.unwrap_or(if args.once { 1 } else { 2 });
@@ -75,14 +78,27 @@ impl Plan {
                 None => format!("http: {{ url: {} }}", text(target)),
             },
             (None, None) => {
-                let words: Vec<_> = args.command.iter().map(|word| text(word)).collect();
-                format!("exec: {{ command: [{}], warning: fail }}", words.join(", "))
+                let mut words = args.command.clone();
+                if let (Some(here), Some(program)) =
+                    (here, words.first_mut().filter(|word| word.contains('/')))
+                {
+                    // `components` drops the `./` in front.
+                    let path: PathBuf = Path::new(here).join(&*program).components().collect();
+                    *program = path.to_string_lossy().into_owned();
+                }
+                let words: Vec<_> = words.iter().map(|word| text(word)).collect();
+                let dir = here.map_or_else(String::new, |here| format!(", dir: {}", text(here)));
+                format!("exec: {{ command: [{}], warning: fail{dir} }}", words.join(", "))
             }
         };
         let mut yaml = format!("  {}:\n", text(&self.key));
         match (&args.heal, &args.unit) {
             (Some(heal), _) => {
-                yaml += &format!("    run: {{ exec: {{ restart: [sh, -c, {}] }} }}\n", text(heal));
+                let heal = match here {
+                    Some(here) => format!("cd {} || exit 126\n{heal}", quoted(here)),
+                    None => heal.clone(),
+                };
+                yaml += &format!("    run: {{ exec: {{ restart: [sh, -c, {}] }} }}\n", text(&heal));
             }
             (None, Some(unit)) => yaml += &format!("    run: {{ systemd: {} }}\n", text(unit)),
             (None, None) => {}
@@ -121,12 +137,40 @@ impl Plan {
     }
 }
 
-/// A URL may carry a password; a name must not.
-fn without_userinfo(target: &str) -> String {
+/// Writes a text as one word of the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// A URL may carry a password before its host and a token in its query; a name goes to metrics and the journal.
+fn without_secrets(target: &str) -> String {
     let Some((scheme, rest)) = target.split_once("://") else { return target.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => target.to_owned(),
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{quoted, without_secrets};
+
+    #[test]
+    fn a_name_has_no_secret_of_the_url() {
+        for (url, name) in [
+            ("http://a:8080/health", "http://a:8080/health"),
+            ("http://user:pass@a/x?token=abc#d", "http://a/x"),
+            ("https://a?token=abc", "https://a"),
+            ("https://a/b#token=abc", "https://a/b"),
+            ("https://a/@b?c@d", "https://a/@b"),
+            ("tcp://127.0.0.1:5432", "tcp://127.0.0.1:5432"),
+        ] {
+            assert_eq!(without_secrets(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_quote_in_a_path_stays_one_word() {
+        assert_eq!(quoted("/a b's"), r"'/a b'\''s'");
     }
 }
