@@ -5,7 +5,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Folder, free_port, lidless};
 
@@ -31,6 +31,29 @@ fn a_service_that_never_recovers_is_restarted_twice_then_critical() {
     assert!(critical.ends_with(&format!("CRITICAL: {url} failed after 3 retries")), "{said}");
     assert_eq!(critical.as_bytes()[2], b':', "a time stamp first: {critical}");
     assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_heal_that_fails_is_judged_by_the_check_after_the_settle_time() {
+    for code in [1, 127] {
+        let folder = Folder::new();
+        let log = folder.path().join("heals");
+        let url = format!("http://127.0.0.1:{}/health", free_port());
+        let heal = format!("echo healed >> {}; exit {code}", log.display());
+        let began = Instant::now();
+        let output = watch(&[&url, "--heal", &heal, "--tries", "3", "--settle", "300ms", "--once"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(began.elapsed() >= Duration::from_millis(600), "after {:?}", began.elapsed());
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "healed\nhealed\n", "exit {code}");
+        assert!(text(&output.stderr).contains("failed after 3 retries"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(&format!("exit {code}")), "{}", text(&output.stderr));
+        // It did its work and says that it failed: what counts is the work.
+        let well = folder.path().join("well").display().to_string();
+        let heal = format!("touch {well}; exit {code}");
+        let settle = ["--settle", "10ms", "--once", "--name", "svc"];
+        let output = watch(&[&["--heal", &heal][..], &settle, &["--", "test", "-f", &well]].concat());
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What does it take to be an actuator? An act within a deadline, and an honest answer about an act in doubt.
 
 pub mod exec;
+pub mod judged;
 pub mod process;
 pub mod systemd;
 

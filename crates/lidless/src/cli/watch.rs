@@ -8,7 +8,7 @@ mod screen;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lidless_core::event::{Event, Outcome};
+use lidless_core::event::Event;
 use lidless_core::health::Health;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ const LOOK_FOR_READER_EVERY: Duration = Duration::from_secs(1);
     after_help = "Examples:\n  lidless watch http://127.0.0.1:8080/health --heal 'systemctl restart myapp' --tries 3 --settle 5s --once\n  \
     lidless watch tcp://127.0.0.1:5432 --every 10s\n  lidless watch --unit myapp\n  lidless watch --heal ./restart.sh -- ./my-check.sh\n\n\
     With --once: exit 0 once it is healthy, 1 after --tries failed checks with a heal between each two.\n\
+    A heal that fails is judged by the check that follows, like any other.\n\
     A check command answers by its exit code: 0 well, 3 cannot tell, else not well."
 )]
 pub struct WatchArgs {
@@ -106,7 +107,13 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
 
 async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Resolved) -> Exit {
     // Without a journal nothing outlives us, so processes are none of `watch`'s business: no state directory is used.
-    let Booted { daemon, handle, .. } = match runtime::boot(resolved, None, &std::env::temp_dir()) {
+    let state_dir = std::env::temp_dir();
+    let booted = if args.once {
+        runtime::boot_once(resolved, &state_dir)
+    } else {
+        runtime::boot(resolved, None, &state_dir)
+    };
+    let Booted { daemon, handle, .. } = match booted {
         Ok(booted) => booted,
         Err(err) => return boot_failed(globals, &err),
     };
@@ -188,7 +195,6 @@ fn once(told: &Told, is_open: &mut bool) -> Option<Result<(), String>> {
         Event::IncidentClosed { .. } => Some(Ok(())),
         Event::GaveUp { attempts, .. } => Some(Err(format!("{attempts} heals did not help"))),
         Event::HealHeld { .. } => Some(Err(told.text.clone())),
-        Event::StepOutcome { outcome: Outcome::Unavailable { reason }, .. } => Some(Err(reason.clone())),
         _ => None,
     }
 }
