@@ -98,6 +98,27 @@ fn one_try_restarts_nothing() {
 }
 
 #[test]
+fn without_a_heal_it_is_asked_as_often_before_it_is_critical() {
+    let folder = Folder::new();
+    let log = folder.path().join("asked");
+    let asked = || std::fs::read_to_string(&log).unwrap().lines().count();
+    let script = format!("echo asked >> {}; echo no answer; exit 2", log.display());
+    let began = Instant::now();
+    let common = ["--name", "svc", "--tries", "3", "--settle", "400ms", "--once", "--", "sh", "-c"];
+    let output = watch(&[&common[..], &[&script]].concat());
+    assert_eq!((output.status.code(), asked()), (Some(1), 3), "{}", text(&output.stderr));
+    assert!(began.elapsed() >= Duration::from_millis(780), "after {:?}", began.elapsed());
+    let said = text(&output.stderr);
+    assert!(said.contains("CRITICAL: svc failed after 3 retries\n  no answer"), "{said}");
+    // One that comes back by itself in time is well.
+    std::fs::remove_file(&log).unwrap();
+    let script = format!("echo asked >> {0}; test $(wc -l < {0}) -ge 3", log.display());
+    let output = watch(&[&common[..], &[&script]].concat());
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+    assert_eq!(asked(), 3);
+}
+
+#[test]
 fn what_cannot_be_asked_is_critical_but_restarts_nothing() {
     let folder = Folder::new();
     let log = folder.path().join("restarts");

@@ -2,14 +2,13 @@
 //!
 //! The flags become a small configuration, which then runs on the same engine as the daemon; `--save` keeps it.
 
+mod once;
 mod plan;
 mod screen;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lidless_core::event::Event;
-use lidless_core::health::Health;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -17,13 +16,11 @@ use super::Globals;
 use super::exit::Exit;
 use super::serve::{boot_failed, ended_by_signal, tokio_runtime};
 use crate::config::{self, Resolved};
-use crate::runtime::{self, Booted, Handle};
-use crate::words::Told;
+use crate::runtime::{self, Booted};
+use once::{LOOK_EVERY, Once};
 use plan::Plan;
 use screen::Screen;
 
-/// Until the first answers are in, so often is looked whether anything can be asked at all.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So often is looked whether anybody still reads what is written.
 const LOOK_FOR_READER_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,7 +29,7 @@ const LOOK_FOR_READER_EVERY: Duration = Duration::from_secs(1);
 #[command(
     after_help = "Examples:\n  lidless watch http://127.0.0.1:8080/health --heal 'systemctl restart myapp' --tries 3 --settle 5s --once\n  \
     lidless watch tcp://127.0.0.1:5432 --every 10s\n  lidless watch --unit myapp\n  lidless watch --heal ./restart.sh -- ./my-check.sh\n\n\
-    With --once: exit 0 once it is healthy, 1 after --tries failed checks with a heal between each two.\n\
+    With --once: exit 0 once it is healthy, 1 after --tries failed checks, --settle apart, with a heal between each two.\n\
     A heal that fails is judged by the check that follows, like any other.\n\
     A check command answers by its exit code: 0 well, 3 cannot tell, else not well."
 )]
@@ -49,7 +46,7 @@ pub struct WatchArgs {
     /// Heals allowed, as 3 or 3/15m; with --once, failed checks until CRITICAL
     #[arg(long, value_name = "N[/TIME]", default_value = "3")]
     pub tries: String,
-    /// How long to wait after a heal before its effect is judged
+    /// How long to wait after a heal before its effect is judged; with --once also without a heal
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub settle: String,
     /// From one check to the next
@@ -124,13 +121,13 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
     let mut screen = Screen::new(plan, args, globals);
     screen.begin();
     let mut look = tokio::time::interval(if args.once { LOOK_EVERY } else { LOOK_FOR_READER_EVERY });
-    let mut is_open = false;
+    let mut once = Once::new(plan.tries);
     let verdict = loop {
         tokio::select! {
             told = told.recv() => match told {
                 Ok(told) => {
                     screen.show(&told, &handle).await;
-                    if args.once && let Some(verdict) = once(&told, &mut is_open) {
+                    if args.once && let Some(verdict) = once.hear(&told) {
                         break Some(verdict);
                     }
                     if !globals.flush() {
@@ -144,8 +141,8 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
                 if !args.once && reader_is_gone() {
                     break None;
                 }
-                if args.once && let Some(why) = cannot_ask(&handle, plan.tries).await {
-                    break Some(Err(why));
+                if args.once && let Some(verdict) = once.look(&handle).await {
+                    break Some(verdict);
                 }
             }
             () = stop.cancelled() => break None,
@@ -184,21 +181,6 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
     }
 }
 
-/// What a record means for `--once`: well, or not to be made well. An open incident ends with its own record.
-fn once(told: &Told, is_open: &mut bool) -> Option<Result<(), String>> {
-    match &told.record.event {
-        Event::IncidentOpened { .. } => {
-            *is_open = true;
-            None
-        }
-        Event::HealthChanged { to: Health::Up, .. } => (!*is_open).then_some(Ok(())),
-        Event::IncidentClosed { .. } => Some(Ok(())),
-        Event::GaveUp { attempts, .. } => Some(Err(format!("{attempts} heals did not help"))),
-        Event::HealHeld { .. } => Some(Err(told.text.clone())),
-        _ => None,
-    }
-}
-
 /// Whether stdout is a pipe that nobody reads any more: a service that is well writes nothing that would tell.
 fn reader_is_gone() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -206,13 +188,4 @@ fn reader_is_gone() -> bool {
     let mut looked = [PollFd::new(&stdout, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut looked, Some(&at_once)).is_ok() && looked[0].revents().contains(PollFlags::ERR)
-}
-
-/// Says why nothing can be asked, once that was so `tries` times in a row.
-async fn cannot_ask(handle: &Handle, tries: u32) -> Option<String> {
-    let read = handle.query(move |view| {
-        let seen = view.engine.observed(lidless_core::id::CheckId(0))?;
-        (seen.inconclusive >= tries).then(|| seen.reason.clone()).flatten()
-    });
-    read.await.ok().flatten()
 }

@@ -7,6 +7,7 @@ use lidless_core::spec::Backoff;
 use serde_json::json;
 
 use super::WatchArgs;
+use super::once::EVERY_MIN;
 use crate::config::{Resolved, units};
 
 /// The window of a budget given without one.
@@ -123,10 +124,17 @@ impl Plan {
             return;
         }
         service.verify.within = Duration::ZERO;
+        let heals = self.heals.is_some() && self.tries > 1;
+        let settle = units::duration(&args.settle).unwrap_or(service.verify.settle);
         for check in &mut service.checks {
-            check.every = service.verify.settle.max(Duration::from_secs(1)).min(check.every);
+            // With heals between them the checks that count are those that judge a heal; without, each of them counts.
+            check.every = if heals {
+                settle.max(Duration::from_secs(1)).min(check.every)
+            } else {
+                settle.max(EVERY_MIN)
+            };
         }
-        if self.tries == 1 {
+        if !heals {
             service.heal = None;
         }
         if let Some(heal) = &mut service.heal {
