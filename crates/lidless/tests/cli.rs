@@ -155,6 +155,18 @@ fn schema_completions_and_manual_pages_are_written() {
 }
 
 #[test]
+fn the_demo_writes_one_document_and_its_words_to_stderr() {
+    let env = Hermetic::new();
+    let demo = env.run(&["demo", "--pause", "0s", "--json"]);
+    assert_eq!(demo.code, Some(0), "{}", demo.stderr);
+    let json: serde_json::Value = serde_json::from_str(&demo.stdout).unwrap();
+    assert_eq!((&json["schema"], &json["all_healed"]), (&"lidless/demo/1".into(), &true.into()));
+    let faults = json["faults"].as_array().unwrap();
+    assert!(faults.len() == 6 && faults.iter().all(|fault| fault["healed_ms"].is_u64()), "{json}");
+    assert!(demo.stderr.contains("kill -9 of the service"), "{}", demo.stderr);
+}
+
+#[test]
 fn a_store_that_is_none_is_exit_4() {
     let env = Hermetic::new();
     assert_snapshot!("verify_nothing", env.show(&["store", "verify", "nothing.db"]));
