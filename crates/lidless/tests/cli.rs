@@ -65,7 +65,12 @@ fn an_invalid_configuration_is_exit_3_with_every_problem() {
     assert_eq!(json.code, Some(3));
     assert_snapshot!("check_invalid_json", json.stdout);
     assert_snapshot!("check_invalid_ascii", env.show_with(&["check", "lidless.yaml"], &[("LANG", "C")]));
-    assert_eq!(env.run(&["serve", "lidless.yaml"]).code, Some(3), "it is not served either");
+    let served = env.run(&["serve", "--json", "lidless.yaml"]);
+    assert_eq!(served.code, Some(3), "it is not served either");
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let error: serde_json::Value = serde_json::from_str(&served.stderr).unwrap();
+    assert_eq!((&error["schema"], &error["problems"]), (&"lidless/error/1".into(), &json["problems"]));
+    assert_eq!(error["problems"].as_array().unwrap().len(), 2);
 }
 
 #[test]

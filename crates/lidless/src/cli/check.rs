@@ -98,9 +98,14 @@ fn document(paths: &[PathBuf], loaded: Option<&Loaded>, problems: &Problems, lin
         "files": files,
         "services": services,
         "checks": checks,
-        "problems": problems.list().iter().map(|problem| of_problem(problem, problems)).collect::<Vec<_>>(),
+        "problems": listed(problems),
         "live": lines,
     })
+}
+
+/// Returns every problem with its place, for a document.
+pub(super) fn listed(problems: &Problems) -> Vec<Value> {
+    problems.list().iter().map(|problem| of_problem(problem, problems)).collect()
 }
 
 fn of_problem(problem: &Problem, problems: &Problems) -> Value {
