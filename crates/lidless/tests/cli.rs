@@ -7,6 +7,8 @@ mod daemon;
 mod hermetic;
 #[path = "cli/neutral.rs"]
 mod neutral;
+#[path = "cli/nobody.rs"]
+mod nobody;
 
 use std::ffi::OsStr;
 use std::fs;

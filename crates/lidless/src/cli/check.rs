@@ -38,7 +38,7 @@ pub fn run(args: &CheckArgs, globals: &Globals) -> Exit {
         Ok(loaded) => loaded,
         Err(problems) if globals.json() => {
             globals.document(&document(&paths, None, &problems, &[]));
-            return Exit::Config;
+            return Exit::of_config(&problems);
         }
         Err(problems) => return globals.config_problems(&problems),
     };

@@ -221,7 +221,7 @@ impl Globals {
     pub fn config_problems(&self, problems: &Problems) -> Exit {
         self.flush();
         if self.json() {
-            let failure = Failure::new(Exit::Config, problems.to_string()).hint("lidless check");
+            let failure = Failure::new(Exit::of_config(problems), problems.to_string()).hint("lidless check");
             let mut error = error_document(&failure);
             error["problems"] = super::check::listed(problems).into();
             self.write_err(&error.to_string());
@@ -233,8 +233,13 @@ impl Globals {
             .iter()
             .filter(|problem| problem.severity == crate::config::Severity::Error)
             .count();
-        let message = format!("the configuration is invalid: {}", plural(count, "problem"));
-        self.report(&Failure::new(Exit::Config, message).hint("mend it, then `lidless check`"))
+        let exit = Exit::of_config(problems);
+        let (what, hint) = match exit {
+            Exit::Permission => ("cannot be read", "run this as a user who may read it, or as root"),
+            _ => ("is invalid", "mend it, then `lidless check`"),
+        };
+        let message = format!("the configuration {what}: {}", plural(count, "problem"));
+        self.report(&Failure::new(exit, message).hint(hint))
     }
 
     /// Shows what is probably not meant so in the configuration.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::hermetic::{Hermetic, Ran};
 use super::neutral::neutral;
+use super::nobody::Nobody;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -320,28 +321,12 @@ fn a_second_daemon_on_the_same_store_is_exit_4() {
 
 #[test]
 fn strangers_may_look_but_not_act() {
-    const NOBODY: u32 = 65_534;
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can become somebody else");
-        return;
-    }
+    let Some(nobody) = Nobody::new() else { return };
     let serving = Serving::start();
     let folder = serving.env.path("");
-    // The binary of the test may lie where nobody may go.
-    let binary = folder.join("lidless");
-    fs::copy(env!("CARGO_BIN_EXE_lidless"), &binary).unwrap();
-    let bin_dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(bin_dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&binary, bin_dir.path().join("lidless"))
-        .or_else(|_| fs::copy(&binary, bin_dir.path().join("lidless")).map(drop))
-        .unwrap();
     let socket = format!("unix:{}", folder.join("lidless.sock").display());
-    let as_nobody = |args: &[&str]| {
-        let mut command = std::process::Command::new(bin_dir.path().join("lidless"));
-        command.args(["--connect", &socket]).args(args).env_clear().env("LANG", "C.UTF-8").current_dir("/");
-        let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
+    let as_nobody =
+        |args: &[&str]| nobody.run(std::path::Path::new("/"), &[&["--connect", &socket], args].concat());
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     let (code, words) = as_nobody(&["status"]);
     assert_eq!(code, Some(5), "{words}");
