@@ -8,7 +8,10 @@
 //! A start has to wait for the new process to enter its directory and to load its program, which a dead network mount holds
 //! up for ever: it waits on a thread of its own, once a command at a time. One that comes back late is killed.
 
+mod output;
+
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,10 +25,12 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
+
+use output::{Output, nameless_file};
 
 /// How long a killed command may take to be gone. A process stuck in the kernel takes longer: it is reaped in the background.
 const REAP_MAX: Duration = Duration::from_millis(250);
@@ -74,8 +79,9 @@ pub enum Leftovers {
     /// They are killed: right for a question.
     #[default]
     Kill,
-    /// They stay: right for a start script, whose very purpose they may be. Their output is no longer read: they get
-    /// `SIGPIPE` if they write to what they inherited. If the command itself is overdue, they are killed with it.
+    /// They stay: right for a start script, whose very purpose they may be. The command gets a file in memory to write to,
+    /// so that what they write later to what they inherited hurts nobody; it is read no more, and takes up memory until
+    /// the last of them ends. If the command itself is overdue, they are killed with it.
     Leave,
 }
 
@@ -138,7 +144,7 @@ pub enum SpawnError {
 
 /// Runs a command to its end, or to the deadline.
 ///
-/// Keeps up to `max_output` bytes of each stream, reads and drops the rest. A command that does not read `stdin` is not held
+/// Keeps up to `max_output` bytes of each stream, and drops the rest. A command that does not read `stdin` is not held
 /// up by it. When the returned future is dropped, the process group is killed.
 pub async fn run(
     spec: &CommandSpec,
@@ -158,12 +164,26 @@ pub(crate) async fn run_noted(
     note: impl FnOnce(i32) + Send + 'static,
 ) -> Result<Ended, SpawnError> {
     let started = Instant::now();
+    let files = match spec.leftovers {
+        Leftovers::Kill => None,
+        Leftovers::Leave => {
+            Some(Files::new().map_err(|err| SpawnError::Start { program: program(spec), err })?)
+        }
+    };
+    let inherited = files.as_ref().map(Files::try_clone).transpose();
+    let inherited = inherited.map_err(|err| SpawnError::Start { program: program(spec), err })?;
+    let streams = Streams { files: inherited, with_input: stdin.is_some() };
     // In this order: what is bound last is dropped first.
-    let Started { mut child, mut group } = start_by(started + timeout, spec, stdin.is_some(), note).await?;
+    let Started { mut child, mut group } = start_by(started + timeout, spec, streams, note).await?;
     let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
     let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
-    let mut stdout = Output::new(child.stdout.take(), max_output);
-    let mut stderr = Output::new(child.stderr.take(), max_output);
+    let (mut stdout, mut stderr) = match files {
+        None => (
+            Output::of_pipe(child.stdout.take(), max_output),
+            Output::of_pipe(child.stderr.take(), max_output),
+        ),
+        Some(files) => (Output::of_file(files.stdout, max_output), Output::of_file(files.stderr, max_output)),
+    };
 
     let left = timeout.saturating_sub(started.elapsed());
     let overdue = tokio::time::timeout(left, async {
@@ -199,6 +219,22 @@ pub(crate) async fn run_noted(
     })
 }
 
+/// What a command writes to that may leave somebody behind.
+struct Files {
+    stdout: File,
+    stderr: File,
+}
+
+impl Files {
+    fn new() -> io::Result<Files> {
+        Ok(Files { stdout: nameless_file()?, stderr: nameless_file()? })
+    }
+
+    fn try_clone(&self) -> io::Result<Files> {
+        Ok(Files { stdout: self.stdout.try_clone()?, stderr: self.stderr.try_clone()? })
+    }
+}
+
 /// A command that was started. Dropped, it is killed with its group.
 struct Started {
     // In this order: see `Group`.
@@ -210,7 +246,7 @@ struct Started {
 async fn start_by(
     deadline: Instant,
     spec: &CommandSpec,
-    with_input: bool,
+    streams: Streams,
     note: impl FnOnce(i32) + Send + 'static,
 ) -> Result<Started, SpawnError> {
     let hung = || SpawnError::Hung { program: program(spec) };
@@ -224,7 +260,7 @@ async fn start_by(
         if Instant::now() >= deadline {
             return Err(SpawnError::Hung { program: program(&own) });
         }
-        let started = start(&own, with_input)?;
+        let started = start(&own, streams)?;
         if let Some(leader) = started.group.leader {
             note(leader.as_raw_nonzero().get());
         }
@@ -238,14 +274,25 @@ async fn start_by(
     }
 }
 
-fn start(spec: &CommandSpec, with_input: bool) -> Result<Started, SpawnError> {
+/// What a command gets for its standard streams.
+struct Streams {
+    /// Where it writes; pipes if there are none.
+    files: Option<Files>,
+    with_input: bool,
+}
+
+fn start(spec: &CommandSpec, Streams { files, with_input }: Streams) -> Result<Started, SpawnError> {
     let [program, arguments @ ..] = &*spec.argv else { return Err(SpawnError::Empty) };
+    let (stdout, stderr) = match files {
+        None => (Stdio::piped(), Stdio::piped()),
+        Some(files) => (files.stdout.into(), files.stderr.into()),
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
         .stdin(if with_input { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0)
         .kill_on_drop(true);
     for name in OURS_ALONE {
@@ -349,49 +396,5 @@ impl Input<'_> {
         if self.rest.is_empty() {
             self.pipe = None;
         }
-    }
-}
-
-/// What a command writes: the beginning is kept, the rest is read and dropped, so that the command never waits for us.
-struct Output<P> {
-    pipe: Option<P>,
-    kept: Vec<u8>,
-    max: usize,
-    piece: Box<[u8]>,
-}
-
-impl<P: AsyncRead + AsFd + Unpin> Output<P> {
-    fn new(pipe: Option<P>, max: usize) -> Self {
-        Output { pipe, kept: Vec::new(), max, piece: vec![0; 16 * 1024].into_boxed_slice() }
-    }
-
-    /// Reads a piece. Waits for ever once the pipe is closed.
-    async fn read(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return pending().await };
-        match pipe.read(&mut self.piece).await {
-            Ok(read) if read > 0 => self.keep(read),
-            Ok(_) | Err(_) => self.pipe = None,
-        }
-    }
-
-    /// Takes what is left in the pipe, without waiting.
-    ///
-    /// All that the command wrote is there when it has ended; to wait for the end of the stream would be to wait for whoever
-    /// inherited it. Past tokio, which may not know yet that there is something to read.
-    fn drain(&mut self) {
-        let Some(pipe) = self.pipe.take() else { return };
-        // No pipe holds more than a mebibyte by default; somebody left behind may fill it as fast as we read.
-        for _ in 0..(1 << 20) / self.piece.len() {
-            match rustix::io::read(&pipe, &mut *self.piece) {
-                Ok(read) if read > 0 => self.keep(read),
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return,
-            }
-        }
-    }
-
-    fn keep(&mut self, read: usize) {
-        let room = self.max.saturating_sub(self.kept.len());
-        self.kept.extend_from_slice(&self.piece[..read.min(room)]);
     }
 }

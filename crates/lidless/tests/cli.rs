@@ -7,8 +7,12 @@ mod daemon;
 mod hermetic;
 #[path = "cli/neutral.rs"]
 mod neutral;
+#[path = "cli/nobody.rs"]
+mod nobody;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use hermetic::Hermetic;
@@ -63,7 +67,12 @@ fn an_invalid_configuration_is_exit_3_with_every_problem() {
     assert_eq!(json.code, Some(3));
     assert_snapshot!("check_invalid_json", json.stdout);
     assert_snapshot!("check_invalid_ascii", env.show_with(&["check", "lidless.yaml"], &[("LANG", "C")]));
-    assert_eq!(env.run(&["serve", "lidless.yaml"]).code, Some(3), "it is not served either");
+    let served = env.run(&["serve", "--json", "lidless.yaml"]);
+    assert_eq!(served.code, Some(3), "it is not served either");
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let error: serde_json::Value = serde_json::from_str(&served.stderr).unwrap();
+    assert_eq!((&error["schema"], &error["problems"]), (&"lidless/error/1".into(), &json["problems"]));
+    assert_eq!(error["problems"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -79,6 +88,18 @@ fn a_valid_configuration_is_exit_0_and_live_it_depends() {
     );
     assert_snapshot!("check_live_of_the_machine", env.show(&["check", "--live", "managed.yaml"]));
     assert!(!env.path("s").exists(), "nothing was left behind");
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_shown_as_well_as_can_be() {
+    let env = Hermetic::new();
+    let name = OsStr::from_bytes(b"caf\xe9.yaml");
+    fs::write(env.path("").join(name), GOOD).unwrap();
+    let output = env.command(&["check", "--json"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let file = json["files"][0].as_str().unwrap();
+    assert!(file.ends_with("caf\u{fffd}.yaml"), "{file}");
 }
 
 #[test]
@@ -138,6 +159,18 @@ fn schema_completions_and_manual_pages_are_written() {
     }
     env.write("file", "");
     assert_eq!(env.run(&["man", "file"]).code, Some(1), "a file is no folder");
+}
+
+#[test]
+fn the_demo_writes_one_document_and_its_words_to_stderr() {
+    let env = Hermetic::new();
+    let demo = env.run(&["demo", "--pause", "0s", "--json"]);
+    assert_eq!(demo.code, Some(0), "{}", demo.stderr);
+    let json: serde_json::Value = serde_json::from_str(&demo.stdout).unwrap();
+    assert_eq!((&json["schema"], &json["all_healed"]), (&"lidless/demo/1".into(), &true.into()));
+    let faults = json["faults"].as_array().unwrap();
+    assert!(faults.len() == 6 && faults.iter().all(|fault| fault["healed_ms"].is_u64()), "{json}");
+    assert!(demo.stderr.contains("kill -9 of the service"), "{}", demo.stderr);
 }
 
 #[test]

@@ -26,6 +26,24 @@ fn the_demo_heals_every_fault() {
 }
 
 #[test]
+fn a_full_disk_at_the_start_is_the_worlds_failure() {
+    let folder = Folder::new();
+    let Some(disk) = support::small_disk(&folder, "256k") else { return };
+    disk.fill();
+    let config = folder.path().join("lidless.yaml");
+    let store = disk.path().join("lidless.db");
+    let yaml = format!(
+        "version: 1\nweb: off\nstore: {{ path: {} }}\nservices: {{ a: {{ checks: {{ port: {{ tcp: {{ address: \"127.0.0.1:1\" }} }} }} }} }}\n",
+        store.display()
+    );
+    std::fs::write(&config, yaml).unwrap();
+    let output = disk.run(lidless().arg("serve").arg(&config));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("no space left"), "{words}");
+}
+
+#[test]
 fn a_full_disk_stops_no_heal() {
     let folder = Folder::new();
     let Some(disk) = support::small_disk(&folder, "600k") else { return };

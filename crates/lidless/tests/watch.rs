@@ -3,8 +3,9 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Folder, free_port, lidless};
 
@@ -30,6 +31,29 @@ fn a_service_that_never_recovers_is_restarted_twice_then_critical() {
     assert!(critical.ends_with(&format!("CRITICAL: {url} failed after 3 retries")), "{said}");
     assert_eq!(critical.as_bytes()[2], b':', "a time stamp first: {critical}");
     assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_heal_that_fails_is_judged_by_the_check_after_the_settle_time() {
+    for code in [1, 127] {
+        let folder = Folder::new();
+        let log = folder.path().join("heals");
+        let url = format!("http://127.0.0.1:{}/health", free_port());
+        let heal = format!("echo healed >> {}; exit {code}", log.display());
+        let began = Instant::now();
+        let output = watch(&[&url, "--heal", &heal, "--tries", "3", "--settle", "300ms", "--once"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(began.elapsed() >= Duration::from_millis(600), "after {:?}", began.elapsed());
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "healed\nhealed\n", "exit {code}");
+        assert!(text(&output.stderr).contains("failed after 3 retries"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(&format!("exit {code}")), "{}", text(&output.stderr));
+        // It did its work and says that it failed: what counts is the work.
+        let well = folder.path().join("well").display().to_string();
+        let heal = format!("touch {well}; exit {code}");
+        let settle = ["--settle", "10ms", "--once", "--name", "svc"];
+        let output = watch(&[&["--heal", &heal][..], &settle, &["--", "test", "-f", &well]].concat());
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+    }
 }
 
 #[test]
@@ -71,6 +95,27 @@ fn one_try_restarts_nothing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("CRITICAL: svc failed after 1 retries"));
     assert!(!log.exists());
+}
+
+#[test]
+fn without_a_heal_it_is_asked_as_often_before_it_is_critical() {
+    let folder = Folder::new();
+    let log = folder.path().join("asked");
+    let asked = || std::fs::read_to_string(&log).unwrap().lines().count();
+    let script = format!("echo asked >> {}; echo no answer; exit 2", log.display());
+    let began = Instant::now();
+    let common = ["--name", "svc", "--tries", "3", "--settle", "400ms", "--once", "--", "sh", "-c"];
+    let output = watch(&[&common[..], &[&script]].concat());
+    assert_eq!((output.status.code(), asked()), (Some(1), 3), "{}", text(&output.stderr));
+    assert!(began.elapsed() >= Duration::from_millis(780), "after {:?}", began.elapsed());
+    let said = text(&output.stderr);
+    assert!(said.contains("CRITICAL: svc failed after 3 retries\n  no answer"), "{said}");
+    // One that comes back by itself in time is well.
+    std::fs::remove_file(&log).unwrap();
+    let script = format!("echo asked >> {0}; test $(wc -l < {0}) -ge 3", log.display());
+    let output = watch(&[&common[..], &[&script]].concat());
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "svc is healthy\n"));
+    assert_eq!(asked(), 3);
 }
 
 #[test]
@@ -158,6 +203,63 @@ fn save_keeps_the_same_thing_as_configuration() {
     let again = lidless().args(["watch", "--unit", "worker", "--save"]).arg(&file).output().unwrap();
     assert_eq!(again.status.code(), Some(3), "the same name twice");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before, "a file that would be bad is left as it was");
+}
+
+#[test]
+fn what_is_saved_elsewhere_finds_the_same_files_again() {
+    let folder = Folder::new();
+    // The quote is for the shell that heals.
+    let here = folder.path().join("the owner's");
+    std::fs::create_dir_all(here.join("sub")).unwrap();
+    let script = here.join("check.sh");
+    std::fs::write(&script, "#!/bin/sh\ntest -f \"$1\"\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut save = lidless();
+    save.current_dir(&here).args([
+        "watch",
+        "--heal",
+        "echo healed > marker",
+        "--name",
+        "svc",
+        "--every",
+        "50ms",
+    ]);
+    save.args(["--fail-after", "1", "--settle", "10ms"]);
+    let output = save.args(["--save", "sub/lidless.yaml", "--", "./check.sh", "marker"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let saved = here.join("sub/lidless.yaml");
+    let yaml = std::fs::read_to_string(&saved).unwrap();
+    let daemon = support::Daemon::serve(&folder, &format!("store: {{ path: s.db }}\nweb: off\n{yaml}"));
+    daemon.wait_up(Duration::from_secs(20));
+    assert_eq!(std::fs::read_to_string(here.join("marker")).unwrap(), "healed\n");
+    daemon.end();
+    let mut beside = lidless();
+    beside.current_dir(&here).args([
+        "watch",
+        "--name",
+        "two",
+        "--heal",
+        "./heal.sh",
+        "--save",
+        "--",
+        "./check.sh",
+    ]);
+    assert!(beside.output().unwrap().status.success());
+    let yaml = std::fs::read_to_string(here.join("lidless.yaml")).unwrap();
+    assert!(!yaml.contains("owner"), "beside the file nothing need be said of the folder: {yaml}");
+}
+
+#[test]
+fn a_token_in_a_url_is_no_part_of_the_name() {
+    let folder = Folder::new();
+    let file = folder.path().join("lidless.yaml");
+    let url = "http://127.0.0.1:1/health?token=s3cret";
+    let output = lidless().args(["watch", url, "--save"]).arg(&file).output().unwrap();
+    assert!(output.status.success() && !text(&output.stderr).contains("s3cret"), "{}", text(&output.stderr));
+    let yaml = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(yaml.matches("s3cret").count(), 1, "only in the URL that is asked: {yaml}");
+    let output = watch(&[url, "--once", "--tries", "1"]);
+    assert!(!text(&output.stderr).contains("s3cret"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod exec;
 mod inflight;
+pub mod judged;
 pub mod process;
 pub mod systemd;
 

@@ -181,6 +181,28 @@ async fn a_flood_of_output_is_read_and_only_its_beginning_is_kept() {
 }
 
 #[tokio::test]
+async fn what_a_restart_leaves_running_may_write_when_nobody_listens_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    // Both streams, and only after the command itself is over.
+    let script = "(while ! test -e go; do sleep 0.02; done; echo out; echo err >&2; sh -c 'echo out; echo err >&2'; touch alive) & echo started; echo how >&2";
+    let command = CommandSpec { leftovers: Leftovers::Leave, dir: Some(dir.path().into()), ..sh(script) };
+    let ended = child::run(&command, None, PLENTY, 1000).await.unwrap();
+    assert_eq!((&*ended.stdout, &*ended.stderr), (&b"started\n"[..], &b"how\n"[..]));
+    fs::write(dir.path().join("go"), "").unwrap();
+    eventually("it wrote and lives", || dir.path().join("alive").exists()).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_floods_its_output_costs_no_more_memory_than_is_kept() {
+    // It ends once what it wrote is held no longer.
+    let script = "exec 3>&1; head -c 300000000 /dev/zero; \
+                  while test $(stat -Lc %s /proc/self/fd/3) -gt 1048576; do sleep 0.02; done";
+    let command = CommandSpec { leftovers: Leftovers::Leave, ..sh(script) };
+    let ended = child::run(&command, None, PLENTY, 1000).await.unwrap();
+    assert_eq!((ended.code, ended.stdout.len()), (Some(0), 1000));
+}
+
+#[tokio::test]
 async fn endless_output_ends_at_the_deadline() {
     let outcome = check(sh("exec yes"), Warning::Pass).probe(SHORT).await;
     assert_took(&outcome, SHORT);

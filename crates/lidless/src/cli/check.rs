@@ -38,7 +38,7 @@ pub fn run(args: &CheckArgs, globals: &Globals) -> Exit {
         Ok(loaded) => loaded,
         Err(problems) if globals.json() => {
             globals.document(&document(&paths, None, &problems, &[]));
-            return Exit::Config;
+            return Exit::of_config(&problems);
         }
         Err(problems) => return globals.config_problems(&problems),
     };
@@ -89,15 +89,23 @@ fn counts(loaded: &Loaded) -> (usize, usize) {
 
 fn document(paths: &[PathBuf], loaded: Option<&Loaded>, problems: &Problems, lines: &[live::Line]) -> Value {
     let (services, checks) = loaded.map(counts).unwrap_or_default();
+    // A path need not be UTF-8, but JSON must be.
+    let files = loaded.map_or(paths, |loaded| &loaded.files);
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     json!({
         "schema": "lidless/check/1",
         "valid": loaded.is_some(),
-        "files": loaded.map_or(paths, |loaded| &loaded.files),
+        "files": files,
         "services": services,
         "checks": checks,
-        "problems": problems.list().iter().map(|problem| of_problem(problem, problems)).collect::<Vec<_>>(),
+        "problems": listed(problems),
         "live": lines,
     })
+}
+
+/// Returns every problem with its place, for a document.
+pub(super) fn listed(problems: &Problems) -> Vec<Value> {
+    problems.list().iter().map(|problem| of_problem(problem, problems)).collect()
 }
 
 fn of_problem(problem: &Problem, problems: &Problems) -> Value {

@@ -51,9 +51,8 @@ fn store_of(config: &Path) -> Result<PathBuf, Failure> {
     match config::load_with(&[config.to_owned()], Secrets::Optional) {
         Ok(loaded) => Ok(loaded.resolved.store_path),
         Err(problems) => {
-            let unreadable = problems.list().iter().any(|problem| problem.code == "config::unreadable");
-            let exit = if unreadable { Exit::Permission } else { Exit::Config };
-            let failure = Failure::new(exit, format!("{}: {problems}", config.display()));
+            let failure =
+                Failure::new(Exit::of_config(&problems), format!("{}: {problems}", config.display()));
             Err(failure.hint(format!("lidless check {}", config.display())))
         }
     }

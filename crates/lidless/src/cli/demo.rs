@@ -3,6 +3,7 @@
 //! Nothing is staged: the demo is a client of its own `lidless serve`, and breaks the service from outside.
 
 mod ground;
+mod result;
 
 use std::path::Path;
 use std::process::Child;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use self::ground::{Folder, configuration, free_port, kill, serve, signals};
+use self::result::{Fault, Row, all_healed};
 use super::Globals;
 use super::exit::Exit;
 use crate::api::EventLine;
@@ -30,7 +32,8 @@ const START_MAX: Duration = Duration::from_secs(15);
 /// Breaks a real service in every way and shows how lidless mends it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  lidless demo\n  lidless demo --rounds 3 --pause 500ms\n\nExit code 0 when every fault was healed, 1 when one was not."
+    after_help = "Examples:\n  lidless demo\n  lidless demo --rounds 3 --pause 500ms\n\nExit code 0 when every fault was healed, 1 when one was not.\n\
+    With --json the words go to stderr, and one document with every time to stdout at the end."
 )]
 pub struct DemoArgs {
     /// How often to go through all faults; 0 goes on until Ctrl-C
@@ -42,33 +45,6 @@ pub struct DemoArgs {
     /// Keep the files of the run and say where they are
     #[arg(long)]
     pub keep: bool,
-}
-
-/// A way to break something.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Kill,
-    Answer500,
-    Hang,
-    Drip,
-    Exit,
-    KillLidless,
-}
-
-impl Fault {
-    const ALL: [Fault; 6] =
-        [Fault::Kill, Fault::Answer500, Fault::Hang, Fault::Drip, Fault::Exit, Fault::KillLidless];
-
-    fn title(self) -> &'static str {
-        match self {
-            Fault::Kill => "kill -9 of the service",
-            Fault::Answer500 => "the service answers 500",
-            Fault::Hang => "the service hangs: it accepts and never answers",
-            Fault::Drip => "the service drips: one byte every 100 ms",
-            Fault::Exit => "the service exits with code 1",
-            Fault::KillLidless => "kill -9 of lidless itself, and of the service while nobody watches",
-        }
-    }
 }
 
 /// Runs the demo.
@@ -111,6 +87,7 @@ pub fn run(args: &DemoArgs, globals: &Globals) -> Exit {
             number = &mut ended => Exit::Signal(number),
             exit = demo.show(args.rounds, pause) => exit,
         };
+        result::show(globals, &demo.rows, exit);
         demo.end().await;
         exit
     });
@@ -130,13 +107,6 @@ struct Demo<'a> {
     rows: Vec<Row>,
 }
 
-/// One healed fault, for the table at the end.
-struct Row {
-    fault: Fault,
-    noticed: Option<Duration>,
-    healed: Option<Duration>,
-}
-
 impl<'a> Demo<'a> {
     async fn start(dir: &Path, globals: &'a Globals) -> Result<Demo<'a>, String> {
         let port = free_port().map_err(|err| format!("no free port: {err}"))?;
@@ -147,7 +117,7 @@ impl<'a> Demo<'a> {
         let lidless = serve(&config)?;
         let (_, events) = mpsc::channel(1);
         let mut demo = Demo { globals, config, client, port, lidless, events, rows: Vec::new() };
-        globals.print(&format!(
+        demo.tell(&format!(
             "A real service on http://127.0.0.1:{port}/health, kept alive by a real lidless (pid {}).",
             demo.lidless.id()
         ));
@@ -156,6 +126,11 @@ impl<'a> Demo<'a> {
             return Err(why);
         }
         Ok(demo)
+    }
+
+    /// Says what happens. Where stdout is for a document, these are words like any other.
+    fn tell(&self, line: &str) {
+        if self.globals.json() { self.globals.say(line) } else { self.globals.print(line) }
     }
 
     /// Waits until lidless answers and the service is up, and follows events from there on.
@@ -209,14 +184,12 @@ impl<'a> Demo<'a> {
             }
             round += 1;
         }
-        self.table();
-        let all = self.rows.iter().all(|row| row.healed.is_some());
-        if all { Exit::Ok } else { Exit::Unhealthy }
+        if all_healed(&self.rows) { Exit::Ok } else { Exit::Unhealthy }
     }
 
     async fn fault(&mut self, fault: Fault) -> Result<Row, String> {
         while self.events.try_recv().is_ok() {}
-        self.globals.print(&format!("\n{}", self.globals.bold(fault.title())));
+        self.tell(&format!("\n{}", self.globals.bold(fault.title())));
         let began = Instant::now();
         match fault {
             Fault::Kill => kill(self.service_pid().await?)?,
@@ -235,7 +208,7 @@ impl<'a> Demo<'a> {
         while row.healed.is_none() {
             let left = HEAL_MAX.saturating_sub(began.elapsed());
             let Ok(line) = tokio::time::timeout(left, self.events.recv()).await else {
-                self.globals.print(
+                self.tell(
                     &self.globals.health_line(Health::Down, &format!("not healed within {}", span(HEAL_MAX))),
                 );
                 return Ok(row);
@@ -264,7 +237,7 @@ impl<'a> Demo<'a> {
                     _ => None,
                 };
             if let Some(shown) = shown {
-                self.globals.print(&format!("  {:>8}  {shown}", format!("+{}", span(after))));
+                self.tell(&format!("  {:>8}  {shown}", format!("+{}", span(after))));
             }
         }
         Ok(row)
@@ -273,43 +246,24 @@ impl<'a> Demo<'a> {
     /// The watcher dies first, then the service: whoever comes next must find out and mend it, and start nothing twice.
     async fn kill_lidless(&mut self) -> Result<Row, String> {
         let fault = Fault::KillLidless;
-        self.globals.print(&format!("\n{}", self.globals.bold(fault.title())));
+        self.tell(&format!("\n{}", self.globals.bold(fault.title())));
         let seq = self.client.get::<Status>("/v1/status").await.map_err(|err| err.to_string())?.seq;
         let service = self.service_pid().await?;
         self.lidless.kill().map_err(|err| format!("cannot kill lidless: {err}"))?;
         drop(self.lidless.wait());
         let alone = self.ask("/health").await.is_ok_and(|answer| answer.contains("200 OK"));
         let word = if alone { "goes on answering without lidless" } else { "does not answer" };
-        self.globals.print(&format!("            the service (pid {service}) {word}"));
+        self.tell(&format!("            the service (pid {service}) {word}"));
         let began = Instant::now();
         kill(service)?;
         self.lidless = serve(&self.config)?;
-        self.globals
-            .print(&format!("            a new lidless (pid {}) reads the journal", self.lidless.id()));
+        self.tell(&format!("            a new lidless (pid {}) reads the journal", self.lidless.id()));
         self.wait_up(seq).await?;
         let healed = began.elapsed();
         let up =
             self.globals.health_line(Health::Up, &format!("one instance, pid {}", self.service_pid().await?));
-        self.globals.print(&format!("  {:>8}  {up}", format!("+{}", span(healed))));
+        self.tell(&format!("  {:>8}  {up}", format!("+{}", span(healed))));
         Ok(Row { fault, noticed: None, healed: Some(healed) })
-    }
-
-    fn table(&self) {
-        self.globals.print(&format!("\n{:<70} {:>9} {:>9}", "fault", "noticed", "healed"));
-        for row in &self.rows {
-            let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), span);
-            self.globals.print(&format!(
-                "{:<70} {:>9} {:>9}",
-                row.fault.title(),
-                time(row.noticed),
-                time(row.healed)
-            ));
-        }
-        let healed = self.rows.iter().filter(|row| row.healed.is_some()).count();
-        self.globals.print(&format!(
-            "\n{healed} of {} healed. Next: lidless serve examples/quickstart/lidless.yaml",
-            self.rows.len()
-        ));
     }
 
     async fn service_pid(&self) -> Result<i32, String> {

@@ -76,7 +76,7 @@ fn show(args: &EventsArgs, globals: &Globals) -> Result<(), Failure> {
         service: args.service.clone(),
         follow: false,
     };
-    let mut shown = Shown { globals, args, held: VecDeque::new(), count: 0 };
+    let mut shown = Shown { globals, args, held: VecDeque::new(), count: 0, last: None };
     if let Some(store) = &args.store {
         from_store(store, &wanted, |line| shown.take(line))?;
         shown.end();
@@ -105,13 +105,14 @@ fn show(args: &EventsArgs, globals: &Globals) -> Result<(), Failure> {
         wanted.after = last_before(now.seq, args).or(wanted.after);
         from_daemon(&client, &wanted, |line| line.seq <= now.seq && shown.take(line)).await?;
         shown.release();
-        wanted = Wanted {
-            after: Some(now.seq.max(args.after.unwrap_or(0))),
-            since_ms: None,
-            follow: true,
-            ..wanted
+        let mut last = match args.limit {
+            // The limit cut the list: what was cut off comes next.
+            Some(limit) if args.after.is_some() && shown.count >= limit => {
+                shown.last.or(args.after).unwrap_or(0)
+            }
+            Some(_) | None => now.seq.max(args.after.unwrap_or(0)),
         };
-        let mut last = now.seq;
+        wanted = Wanted { after: Some(last), since_ms: None, follow: true, ..wanted };
         let following = from_daemon(&client, &wanted, |line| {
             last = line.seq;
             shown.put(&[line]);
@@ -227,6 +228,8 @@ struct Shown<'a> {
     args: &'a EventsArgs,
     held: VecDeque<EventLine>,
     count: usize,
+    /// The number of the last one that was shown.
+    last: Option<u64>,
 }
 
 impl Shown<'_> {
@@ -265,6 +268,7 @@ impl Shown<'_> {
 
     fn put(&mut self, lines: &[EventLine]) {
         self.count += lines.len();
+        self.last = lines.last().map(|line| line.seq).or(self.last);
         if self.is_one_document() {
             self.globals.document(&json!({ "schema": "lidless/events/1", "events": lines }));
         } else if self.globals.json() {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use lidless_store::{JournalError, VerifyError};
 
 use crate::api::client::ClientError;
+use crate::config::Problems;
 
 /// What the process answers with. A code never changes its meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,11 @@ impl Exit {
             Exit::TryAgain => 75,
             Exit::Signal(number) => u8::try_from(number).map_or(u8::MAX, |number| number.saturating_add(128)),
         }
+    }
+
+    /// Returns the code for a configuration that cannot be used.
+    pub fn of_config(problems: &Problems) -> Exit {
+        if problems.are_denied() { Exit::Permission } else { Exit::Config }
     }
 
     /// Returns the code for an error of the file system; `other` where it is not about permission.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lidless_core::health::Health;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::log::Log;
@@ -203,14 +203,7 @@ impl Globals {
         self.flush();
         let Failure { exit, message, causes, hint } = failure;
         if self.json() {
-            let error = json!({
-                "schema": "lidless/error/1",
-                "exit": exit.code(),
-                "error": message,
-                "causes": causes,
-                "hint": hint,
-            });
-            self.write_err(&error.to_string());
+            self.write_err(&error_document(failure).to_string());
             return *exit;
         }
         let style = &self.style_err;
@@ -228,8 +221,11 @@ impl Globals {
     pub fn config_problems(&self, problems: &Problems) -> Exit {
         self.flush();
         if self.json() {
-            let hint = "lidless check";
-            return self.report(&Failure::new(Exit::Config, problems.to_string()).hint(hint));
+            let failure = Failure::new(Exit::of_config(problems), problems.to_string()).hint("lidless check");
+            let mut error = error_document(&failure);
+            error["problems"] = super::check::listed(problems).into();
+            self.write_err(&error.to_string());
+            return failure.exit;
         }
         self.write_err(self.draw(problems).trim_end());
         let count = problems
@@ -237,8 +233,13 @@ impl Globals {
             .iter()
             .filter(|problem| problem.severity == crate::config::Severity::Error)
             .count();
-        let message = format!("the configuration is invalid: {}", plural(count, "problem"));
-        self.report(&Failure::new(Exit::Config, message).hint("mend it, then `lidless check`"))
+        let exit = Exit::of_config(problems);
+        let (what, hint) = match exit {
+            Exit::Permission => ("cannot be read", "run this as a user who may read it, or as root"),
+            _ => ("is invalid", "mend it, then `lidless check`"),
+        };
+        let message = format!("the configuration {what}: {}", plural(count, "problem"));
+        self.report(&Failure::new(exit, message).hint(hint))
     }
 
     /// Shows what is probably not meant so in the configuration.
@@ -343,6 +344,17 @@ impl Globals {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
         super::waiting::to_end(tokio.map_err(|err| Failure::of(Exit::TryAgain, &err))?, work)
     }
+}
+
+fn error_document(failure: &Failure) -> Value {
+    let Failure { exit, message, causes, hint } = failure;
+    json!({
+        "schema": "lidless/error/1",
+        "exit": exit.code(),
+        "error": message,
+        "causes": causes,
+        "hint": hint,
+    })
 }
 
 /// Returns the file that `--config` means.

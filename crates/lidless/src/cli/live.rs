@@ -1,5 +1,6 @@
 //! Does this machine agree with the configuration? Asks each check once, and looks for the commands and users that it names.
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use lidless_core::check::{CheckOutcome, FailureKind};
 use lidless_core::spec::ServiceSpec;
 use lidless_drivers::check::Check;
 use serde::Serialize;
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -124,17 +126,8 @@ async fn not_started(service: &ServiceSettings, drivers: &Drivers) -> bool {
     }
 }
 
-/// A folder that goes when it is no longer needed.
-struct Scratch(std::path::PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 /// Builds the drivers on what a running lidless remembers of its processes, where that may be read; else on nothing.
-fn drivers(resolved: &Resolved) -> Result<(Drivers, Option<Scratch>), Failure> {
+fn drivers(resolved: &Resolved) -> Result<(Drivers, Option<TempDir>), Failure> {
     let clock = Clock::resume(None);
     let state_dir = resolved.store_path.parent().unwrap_or(Path::new("."));
     if state_dir.join("slots").is_dir()
@@ -142,18 +135,27 @@ fn drivers(resolved: &Resolved) -> Result<(Drivers, Option<Scratch>), Failure> {
     {
         return Ok((drivers, None));
     }
-    let scratch = Scratch(std::env::temp_dir().join(format!("lidless-check-{}", std::process::id())));
+    let scratch = scratch().map_err(|err| {
+        let why = format!("cannot make a folder in {}: {err}", std::env::temp_dir().display());
+        Failure::new(Exit::of_io(&err, Exit::Unhealthy), why).hint("TMPDIR names another place")
+    })?;
     // Folders are made for the processes' output; here they go with the rest.
     let mut resolved = resolved.clone();
     for service in &mut resolved.services {
         if let Some(RunKind::Process(process)) = &mut service.run {
-            process.log = scratch.0.join("logs").join(&service.name);
+            process.log = scratch.path().join("logs").join(&service.name);
         }
     }
-    let built = build_drivers(&resolved, &scratch.0, &clock);
+    let built = build_drivers(&resolved, scratch.path(), &clock);
     let drivers =
         built.map_err(|err| Failure::of(Exit::Config, &err).hint("mend it, then `lidless check --live`"))?;
     Ok((drivers, Some(scratch)))
+}
+
+/// Makes a folder that goes when it is no longer needed. Everybody may write where it lies, and we may be root: its name
+/// cannot be foreseen, it is new, and nobody else may enter it, so nothing in it can be somebody's link.
+fn scratch() -> std::io::Result<TempDir> {
+    tempfile::Builder::new().prefix("lidless-check-").permissions(Permissions::from_mode(0o700)).tempdir()
 }
 
 /// Returns a line for each command and user that this machine does not have.
@@ -250,6 +252,26 @@ pub(super) fn show(globals: &Globals, lines: &[Line]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As root one would write wherever such a link leads.
+    #[tokio::test]
+    async fn a_link_laid_in_the_way_is_not_followed() {
+        let theirs = tempfile::tempdir().expect("a folder");
+        let trap = std::env::temp_dir().join(format!("lidless-check-{}", std::process::id()));
+        std::os::unix::fs::symlink(theirs.path(), &trap).expect("a link");
+        let yaml = "version: 1\nstore: { path: nowhere/s.db }\nservices:\n  a:\n    run: { process: { command: [\"true\"] } }\n    \
+             checks: { alive: { process: {} } }\n";
+        let loaded = crate::config::from_str("lidless.yaml", yaml).expect("it is valid");
+        let built = drivers(&loaded.resolved);
+        std::fs::remove_file(&trap).expect("the link is still there");
+        let Ok((_drivers, Some(scratch))) = built else { panic!("there is a folder of our own") };
+        assert_eq!(theirs.path().read_dir().expect("a folder").count(), 0, "nothing went through the link");
+        let mode = scratch.path().metadata().expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let path = scratch.path().to_owned();
+        drop(scratch);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn commands_are_found_as_exec_finds_them() {

@@ -42,6 +42,23 @@ pub(super) fn save(path: &Path, service: &str, key: &str, globals: &Globals) -> 
     Exit::Ok
 }
 
+/// Returns the working directory if paths in a file at `path`, which go from its own directory, would not go from there.
+pub(super) fn elsewhere(path: &Path) -> Result<Option<String>, String> {
+    let lost = |err: std::io::Error| format!("the working directory is lost: {err}");
+    let here = std::env::current_dir().map_err(lost)?;
+    // The folder of a link counts: from there the file will be read. One that is not there is somewhere else.
+    let folder = std::path::absolute(path).ok().and_then(|path| std::fs::canonicalize(folder_of(&path)).ok());
+    if folder.is_some() && folder == std::fs::canonicalize(&here).ok() {
+        return Ok(None);
+    }
+    match here.into_os_string().into_string() {
+        Ok(here) => Ok(Some(here)),
+        Err(here) => {
+            Err(format!("the path of {} cannot be written in YAML: it is not UTF-8", here.display()))
+        }
+    }
+}
+
 /// Puts the service at the end of the top-level `services:` block.
 fn append(text: &str, service: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();

@@ -1,5 +1,6 @@
 //! `lidless serve`: how does the daemon begin, and how does it end?
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Globals;
 use super::exit::Exit;
 use super::waiting::{Signals, to_end};
-use crate::api::Server;
+use crate::api::{ServeError, Server};
 use crate::config::{self, Resolved};
 use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
 use lidless_drivers::process::ManagedProcess;
@@ -101,8 +102,8 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     let server = match Server::bind(&socket, resolved.web).await {
         Ok(server) => server,
         Err(err) => {
-            let hint = "stop the other lidless, or choose another --socket or web.listen";
-            return globals.fail_with(Exit::Unreachable, &err, Some(hint));
+            let (exit, hint) = bind_exit(&err);
+            return globals.fail_with(exit, &err, Some(hint));
         }
     };
     let services = resolved.services.len();
@@ -142,7 +143,7 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
             None,
         ),
         Some(why) => {
-            globals.fail(Exit::Unreachable, &format!("the journal was not closed in good order: {why}"), None)
+            globals.fail(Exit::Unhealthy, &format!("the journal was not closed in good order: {why}"), None)
         }
     }
 }
@@ -185,20 +186,45 @@ pub(super) fn boot_failed(globals: &Globals, err: &BootError) -> Exit {
             globals.fail_with(Exit::Config, err, Some("`lidless check --live` tells more"))
         }
         (None, BootError::Thread(_)) => globals.fail_with(Exit::TryAgain, err, None),
-        (None, _) => globals.fail_with(
-            Exit::Unreachable,
-            err,
-            Some("`lidless store verify` names the first broken row"),
-        ),
+        (None, _) => {
+            globals.fail_with(Exit::Unhealthy, err, Some("`lidless store verify` names the first broken row"))
+        }
     }
 }
 
-/// The exit code of a journal that cannot be used.
+/// The exit code of a journal that cannot be used: in use, forbidden, or failed by the world.
 fn journal_exit(err: &JournalError) -> Exit {
-    if matches!(err, JournalError::Permission { .. } | JournalError::ReadOnly { .. }) {
-        Exit::Permission
-    } else {
-        Exit::Unreachable
+    match err {
+        JournalError::Locked { .. } => Exit::Unreachable,
+        JournalError::Permission { .. } | JournalError::ReadOnly { .. } => Exit::Permission,
+        JournalError::Full { .. }
+        | JournalError::Io { .. }
+        | JournalError::Corrupt { .. }
+        | JournalError::Truncated { .. }
+        | JournalError::SchemaTooNew { .. }
+        | JournalError::OutOfSequence { .. }
+        | JournalError::Conflict { .. }
+        | JournalError::AckLost { .. }
+        | JournalError::NotFound { .. }
+        | JournalError::NotAJournal { .. }
+        | JournalError::Encode { .. } => Exit::Unhealthy,
+    }
+}
+
+/// The exit code of an address that cannot be listened on, and what to do.
+fn bind_exit(err: &ServeError) -> (Exit, &'static str) {
+    const ELSEWHERE: &str = "stop the other lidless, or choose another --socket or web.listen";
+    match err {
+        ServeError::Taken(_) => (Exit::Unreachable, ELSEWHERE),
+        ServeError::InTheWay(_) => (Exit::Unreachable, "move it away, or choose another --socket"),
+        ServeError::Listen { err, .. } => match err.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
+                Exit::Permission,
+                "choose a --socket or web.listen that this user may use, or run it as root",
+            ),
+            ErrorKind::AddrInUse => (Exit::Unreachable, ELSEWHERE),
+            _ => (Exit::Unhealthy, "choose another --socket or web.listen"),
+        },
     }
 }
 

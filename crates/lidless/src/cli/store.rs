@@ -86,7 +86,7 @@ fn verified(path: PathBuf, globals: &Globals) -> Result<Exit, Failure> {
 fn document(path: &std::path::Path, report: &VerifyReport) -> serde_json::Value {
     json!({
         "schema": "lidless/verify/1",
-        "path": path,
+        "path": path.display().to_string(),
         "ok": report.problems.is_empty(),
         "records": report.rows,
         "first": report.first,

@@ -2,39 +2,35 @@
 //!
 //! The flags become a small configuration, which then runs on the same engine as the daemon; `--save` keeps it.
 
+mod once;
+mod plan;
 mod screen;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lidless_core::event::{Event, Outcome};
-use lidless_core::health::Health;
-use lidless_core::spec::Backoff;
-use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Globals;
 use super::exit::Exit;
 use super::serve::{boot_failed, ended_by_signal, tokio_runtime};
-use crate::config::{self, Resolved, units};
-use crate::runtime::{self, Booted, Handle};
-use crate::words::Told;
+use crate::config::{self, Resolved};
+use crate::runtime::{self, Booted};
+use once::{LOOK_EVERY, Once};
+use plan::Plan;
 use screen::Screen;
 
-/// Until the first answers are in, so often is looked whether anything can be asked at all.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So often is looked whether anybody still reads what is written.
 const LOOK_FOR_READER_EVERY: Duration = Duration::from_secs(1);
-/// The window of a budget given without one.
-const WINDOW: &str = "15m";
 
 /// Watches one thing, heals it, and proves it: no configuration, no daemon.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lidless watch http://127.0.0.1:8080/health --heal 'systemctl restart myapp' --tries 3 --settle 5s --once\n  \
     lidless watch tcp://127.0.0.1:5432 --every 10s\n  lidless watch --unit myapp\n  lidless watch --heal ./restart.sh -- ./my-check.sh\n\n\
-    With --once: exit 0 once it is healthy, 1 after --tries failed checks with a heal between each two.\n\
+    With --once: exit 0 once it is healthy, 1 after --tries failed checks, --settle apart, with a heal between each two.\n\
+    A heal that fails is judged by the check that follows, like any other.\n\
     A check command answers by its exit code: 0 well, 3 cannot tell, else not well."
 )]
 pub struct WatchArgs {
@@ -50,7 +46,7 @@ pub struct WatchArgs {
     /// Heals allowed, as 3 or 3/15m; with --once, failed checks until CRITICAL
     #[arg(long, value_name = "N[/TIME]", default_value = "3")]
     pub tries: String,
-    /// How long to wait after a heal before its effect is judged
+    /// How long to wait after a heal before its effect is judged; with --once also without a heal
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub settle: String,
     /// From one check to the next
@@ -85,13 +81,17 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
         Ok(plan) => plan,
         Err(why) => return globals.fail(Exit::Usage, &why, Some("`lidless watch --help` shows examples")),
     };
-    let yaml = plan.yaml(args);
+    let yaml = plan.yaml(args, None);
     let loaded = match config::from_str("the command line", &yaml) {
         Ok(loaded) => loaded,
         Err(problems) => return globals.config_problems(&problems),
     };
     if let Some(path) = &args.save {
-        return super::save::save(path, &plan.service_yaml(args), &plan.key, globals);
+        let here = match super::save::elsewhere(path) {
+            Ok(here) => here,
+            Err(why) => return globals.fail(Exit::Usage, &why, None),
+        };
+        return super::save::save(path, &plan.service_yaml(args, here.as_deref()), &plan.key, globals);
     }
     let mut resolved = loaded.resolved;
     plan.adjust(&mut resolved, args);
@@ -102,119 +102,15 @@ pub fn run(args: &WatchArgs, globals: &Globals) -> Exit {
     }
 }
 
-/// What the flags come to.
-struct Plan {
-    /// What people call it.
-    label: String,
-    /// Its name in a configuration.
-    key: String,
-    tries: u32,
-    per: String,
-    heals: Option<String>,
-}
-
-impl Plan {
-    fn of(args: &WatchArgs) -> Result<Plan, String> {
-        let (tries, per) = args.tries.split_once('/').unwrap_or((&args.tries, WINDOW));
-        let tries: u32 = tries.parse().map_err(|_| format!("--tries {}: write 3 or 3/15m", args.tries))?;
-        if tries == 0 {
-            return Err("--tries 0: at least one check must be allowed to fail".to_owned());
-        }
-        for (flag, value) in [("settle", &args.settle), ("every", &args.every), ("timeout", &args.timeout)] {
-            units::duration(value).map_err(|why| format!("--{flag} {value}: {}", why.message))?;
-        }
-        let label = match (&args.name, &args.unit, &args.target) {
-            (Some(name), ..) => name.clone(),
-            (None, Some(unit), _) => unit.clone(),
-            (None, None, Some(target)) => without_userinfo(target),
-            (None, None, None) => args.command.first().cloned().unwrap_or_default(),
-        };
-        let heals = args.heal.clone().or_else(|| args.unit.as_ref().map(|unit| format!("restart of {unit}")));
-        let key: String = label
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
-            .collect();
-        let key: String = key.trim_matches(['-', '.', '_']).chars().take(60).collect();
-        let key = key.trim_end_matches(['-', '.', '_']);
-        // Of a label in another script nothing may be left.
-        let key = if key.is_empty() { "watch".to_owned() } else { key.to_owned() };
-        Ok(Plan { label, key, tries, per: per.to_owned(), heals })
-    }
-
-    /// Returns the document that says how `--once` ended.
-    fn verdict_line(&self, error: Option<&str>) -> String {
-        let healthy = error.is_none();
-        json!({ "schema": "lidless/watch/1", "name": self.label, "healthy": healthy, "error": error })
-            .to_string()
-            + "\n"
-    }
-
-    /// Writes the flags as a whole configuration.
-    fn yaml(&self, args: &WatchArgs) -> String {
-        format!("version: 1\nweb: off\nservices:\n{}", self.service_yaml(args))
-    }
-
-    /// Writes the flags as a service. Texts are JSON strings, which YAML reads as they are.
-    fn service_yaml(&self, args: &WatchArgs) -> String {
-        let text = |text: &str| serde_json::to_string(text).unwrap_or_default();
-        let fail_after = args.fail_after.unwrap_or(if args.once { 1 } else { 3 });
-        let recover_after = args.recover_after.unwrap_or(if args.once { 1 } else { 2 });
-        let kind = match (&args.unit, &args.target) {
-            (Some(unit), _) => format!("systemd: {{ unit: {} }}", text(unit)),
-            (None, Some(target)) => match target.strip_prefix("tcp://") {
-                Some(address) => format!("tcp: {{ address: {} }}", text(address)),
-                None => format!("http: {{ url: {} }}", text(target)),
-            },
-            (None, None) => {
-                let words: Vec<_> = args.command.iter().map(|word| text(word)).collect();
-                format!("exec: {{ command: [{}], warning: fail }}", words.join(", "))
-            }
-        };
-        let mut yaml = format!("  {}:\n", text(&self.key));
-        match (&args.heal, &args.unit) {
-            (Some(heal), _) => {
-                yaml += &format!("    run: {{ exec: {{ restart: [sh, -c, {}] }} }}\n", text(heal));
-            }
-            (None, Some(unit)) => yaml += &format!("    run: {{ systemd: {} }}\n", text(unit)),
-            (None, None) => {}
-        }
-        yaml += &format!(
-            "    checks:\n      watch: {{ {kind}, every: {}, timeout: {}, fail_after: {fail_after}, recover_after: {recover_after} }}\n",
-            args.every, args.timeout
-        );
-        if self.heals.is_some() {
-            yaml += &format!(
-                "    heal:\n      restart: {{ attempts: {}, per: {} }}\n      verify: {{ settle: {}, within: 30s }}\n",
-                self.tries, self.per, args.settle
-            );
-        }
-        yaml
-    }
-
-    /// The script counts before it restarts, waits once, and looks once: so does `--once`.
-    fn adjust(&self, resolved: &mut Resolved, args: &WatchArgs) {
-        let Some(service) = resolved.spec.services.first_mut() else { return };
-        if !args.once {
-            return;
-        }
-        service.verify.within = Duration::ZERO;
-        for check in &mut service.checks {
-            check.every = service.verify.settle.max(Duration::from_secs(1)).min(check.every);
-        }
-        if self.tries == 1 {
-            service.heal = None;
-        }
-        if let Some(heal) = &mut service.heal {
-            heal.budget.attempts = self.tries - 1;
-            heal.budget.per = Duration::from_secs(365 * 86_400);
-            heal.backoff = Backoff { min: Duration::ZERO, max: Duration::ZERO };
-        }
-    }
-}
-
 async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Resolved) -> Exit {
     // Without a journal nothing outlives us, so processes are none of `watch`'s business: no state directory is used.
-    let Booted { daemon, handle, .. } = match runtime::boot(resolved, None, &std::env::temp_dir()) {
+    let state_dir = std::env::temp_dir();
+    let booted = if args.once {
+        runtime::boot_once(resolved, &state_dir)
+    } else {
+        runtime::boot(resolved, None, &state_dir)
+    };
+    let Booted { daemon, handle, .. } = match booted {
         Ok(booted) => booted,
         Err(err) => return boot_failed(globals, &err),
     };
@@ -225,13 +121,13 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
     let mut screen = Screen::new(plan, args, globals);
     screen.begin();
     let mut look = tokio::time::interval(if args.once { LOOK_EVERY } else { LOOK_FOR_READER_EVERY });
-    let mut is_open = false;
+    let mut once = Once::new(plan.tries);
     let verdict = loop {
         tokio::select! {
             told = told.recv() => match told {
                 Ok(told) => {
                     screen.show(&told, &handle).await;
-                    if args.once && let Some(verdict) = once(&told, &mut is_open) {
+                    if args.once && let Some(verdict) = once.hear(&told) {
                         break Some(verdict);
                     }
                     if !globals.flush() {
@@ -245,8 +141,8 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
                 if !args.once && reader_is_gone() {
                     break None;
                 }
-                if args.once && let Some(why) = cannot_ask(&handle, plan.tries).await {
-                    break Some(Err(why));
+                if args.once && let Some(verdict) = once.look(&handle).await {
+                    break Some(verdict);
                 }
             }
             () = stop.cancelled() => break None,
@@ -285,22 +181,6 @@ async fn watch(plan: &Plan, args: &WatchArgs, globals: &Globals, resolved: &Reso
     }
 }
 
-/// What a record means for `--once`: well, or not to be made well. An open incident ends with its own record.
-fn once(told: &Told, is_open: &mut bool) -> Option<Result<(), String>> {
-    match &told.record.event {
-        Event::IncidentOpened { .. } => {
-            *is_open = true;
-            None
-        }
-        Event::HealthChanged { to: Health::Up, .. } => (!*is_open).then_some(Ok(())),
-        Event::IncidentClosed { .. } => Some(Ok(())),
-        Event::GaveUp { attempts, .. } => Some(Err(format!("{attempts} heals did not help"))),
-        Event::HealHeld { .. } => Some(Err(told.text.clone())),
-        Event::StepOutcome { outcome: Outcome::Unavailable { reason }, .. } => Some(Err(reason.clone())),
-        _ => None,
-    }
-}
-
 /// Whether stdout is a pipe that nobody reads any more: a service that is well writes nothing that would tell.
 fn reader_is_gone() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -308,23 +188,4 @@ fn reader_is_gone() -> bool {
     let mut looked = [PollFd::new(&stdout, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut looked, Some(&at_once)).is_ok() && looked[0].revents().contains(PollFlags::ERR)
-}
-
-/// Says why nothing can be asked, once that was so `tries` times in a row.
-async fn cannot_ask(handle: &Handle, tries: u32) -> Option<String> {
-    let read = handle.query(move |view| {
-        let seen = view.engine.observed(lidless_core::id::CheckId(0))?;
-        (seen.inconclusive >= tries).then(|| seen.reason.clone()).flatten()
-    });
-    read.await.ok().flatten()
-}
-
-/// A URL may carry a password; a name must not.
-fn without_userinfo(target: &str) -> String {
-    let Some((scheme, rest)) = target.split_once("://") else { return target.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => target.to_owned(),
-    }
 }

@@ -169,11 +169,12 @@ impl Loader {
             // `conf.d/*.yaml` without a conf.d is an installation without extra files.
             Err(err) if err.kind() == io::ErrorKind::NotFound => return,
             Err(err) => {
-                self.problems.push(
+                let mut problem =
                     Problem::error("config::unreadable", format!("cannot list `{}`: {err}", dir.display()))
                         .at(pattern.at, "included here")
-                        .help("give lidless's user the right to read the directory"),
-                );
+                        .help("give lidless's user the right to read the directory");
+                problem.denied = err.kind() == io::ErrorKind::PermissionDenied;
+                self.problems.push(problem);
                 return;
             }
         };
@@ -296,6 +297,7 @@ fn read_text(path: &Path) -> Result<String, Unread> {
             }
             io::ErrorKind::PermissionDenied => {
                 Problem::error("config::unreadable", format!("cannot read `{shown}`: permission denied"))
+                    .denied()
                     .help("give lidless's user the right to read it")
             }
             _ => Problem::error("config::unreadable", format!("cannot read `{shown}`: {err}"))

@@ -55,6 +55,8 @@ pub struct Problem {
     pub help: Option<String>,
     /// A place that must not be shown: somebody put a secret there, and problems go to logs too.
     pub conceal: Option<Place>,
+    /// Whether nothing is wrong but that we may not look.
+    pub denied: bool,
 }
 
 impl Problem {
@@ -67,6 +69,7 @@ impl Problem {
             labels: Vec::new(),
             help: None,
             conceal: None,
+            denied: false,
         }
     }
 
@@ -84,6 +87,12 @@ impl Problem {
     /// Keeps a place of the file from being shown, in this problem and in all others.
     pub fn conceal(mut self, at: Place) -> Problem {
         self.conceal = Some(at);
+        self
+    }
+
+    /// Says that it is about permission.
+    pub fn denied(mut self) -> Problem {
+        self.denied = true;
         self
     }
 
@@ -131,6 +140,12 @@ impl Problems {
     /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.list.len()
+    }
+
+    /// Returns whether the configuration could not be read for lack of permission, and nothing else is known to be wrong.
+    pub fn are_denied(&self) -> bool {
+        let mut errors = self.list.iter().filter(|problem| problem.severity == Severity::Error).peekable();
+        errors.peek().is_some() && errors.all(|problem| problem.denied)
     }
 
     /// Draws all problems for a terminal of `width` columns.

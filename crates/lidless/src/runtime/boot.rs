@@ -66,3 +66,16 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
     let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal })?;
     Ok(Booted { daemon, handle, managed, replayed })
 }
+
+/// Puts a daemon together for one answer: nothing is kept, and an act that failed is judged by the checks like any other.
+///
+/// Must be called within a tokio runtime.
+pub fn boot_once(resolved: &Resolved, state_dir: &Path) -> Result<Booted, BootError> {
+    let engine = Engine::new(u64::from(std::process::id()));
+    let recovered = Recovered { engine, clock: Clock::resume(None), replayed: 0 };
+    let drivers = drivers::build(resolved, state_dir, &recovered.clock)?.judged_by_checks();
+    let managed = drivers.managed();
+    let spec = Arc::new(resolved.spec.clone());
+    let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal: None })?;
+    Ok(Booted { daemon, handle, managed, replayed: 0 })
+}

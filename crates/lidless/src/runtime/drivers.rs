@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::actuator::exec::ExecActuator;
+use lidless_drivers::actuator::judged::JudgedByChecks;
 use lidless_drivers::actuator::process::ProcessActuator;
 use lidless_drivers::actuator::systemd::SystemdActuator;
 use lidless_drivers::check::Check;
@@ -54,6 +55,15 @@ impl Drivers {
     /// Returns the actuator of a service.
     pub fn actuator(&self, service: &str) -> Option<Arc<dyn Actuator>> {
         self.actuators.get(service).cloned()
+    }
+
+    /// Leaves it to the checks whether an act that failed has helped.
+    #[must_use]
+    pub(super) fn judged_by_checks(mut self) -> Drivers {
+        for actuator in self.actuators.values_mut() {
+            *actuator = Arc::new(JudgedByChecks::new(Arc::clone(actuator)));
+        }
+        self
     }
 
     /// Everybody who is told.

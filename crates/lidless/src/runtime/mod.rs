@@ -16,7 +16,7 @@ mod scheduler;
 pub mod status;
 pub mod systemd_notify;
 
-pub use boot::{BootError, Booted, boot};
+pub use boot::{BootError, Booted, boot, boot_once};
 pub use clock::Clock;
 pub use dispatcher::Daemon;
 pub use drivers::{DriverError, Drivers, build as build_drivers};

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::hermetic::{Hermetic, Ran};
 use super::neutral::neutral;
+use super::nobody::Nobody;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -260,6 +262,22 @@ fn followed_events_come_as_they_happen_until_the_reader_or_the_daemon_ends() {
 }
 
 #[test]
+fn following_after_a_record_skips_none_that_the_limit_cut_off() {
+    let mut serving = Serving::start();
+    let follow = ["--config", "lidless.yaml", "events", "-f", "--after", "1", "-n", "2", "-o", "jsonl"];
+    let child = serving.env.command(&follow).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut follower = child.unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    let seqs = lines
+        .take(6)
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["seq"].as_u64().unwrap());
+    assert_eq!(seqs.collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
+    signal(follower.id(), Signal::INT);
+    follower.wait().unwrap();
+    serving.end();
+}
+
+#[test]
 fn a_flipped_bit_in_the_journal_is_exit_1_and_named() {
     let mut serving = Serving::start();
     assert_eq!(serving.client(&["store", "verify"]).code, Some(0), "also beside a running daemon");
@@ -271,6 +289,12 @@ fn a_flipped_bit_in_the_journal_is_exit_1_and_named() {
         (Some("lidless/verify/1"), Some(true), Some(0))
     );
     let store = serving.env.path("lidless.db");
+    // A path need not be UTF-8, but JSON must be.
+    let strange = serving.env.path("").join(std::ffi::OsStr::from_bytes(b"caf\xe9.db"));
+    fs::copy(&store, &strange).unwrap();
+    let output = serving.env.command(&["store", "verify", "--json"]).arg(&strange).output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["path"].as_str().unwrap().ends_with("caf\u{fffd}.db"), "{json}");
     let mut bytes = fs::read(&store).unwrap();
     let marker = b"\"event\":\"started\"";
     // SQLite leaves old copies behind when it splits a page: every one is flipped, and one of them counts.
@@ -297,28 +321,12 @@ fn a_second_daemon_on_the_same_store_is_exit_4() {
 
 #[test]
 fn strangers_may_look_but_not_act() {
-    const NOBODY: u32 = 65_534;
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can become somebody else");
-        return;
-    }
+    let Some(nobody) = Nobody::new() else { return };
     let serving = Serving::start();
     let folder = serving.env.path("");
-    // The binary of the test may lie where nobody may go.
-    let binary = folder.join("lidless");
-    fs::copy(env!("CARGO_BIN_EXE_lidless"), &binary).unwrap();
-    let bin_dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(bin_dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&binary, bin_dir.path().join("lidless"))
-        .or_else(|_| fs::copy(&binary, bin_dir.path().join("lidless")).map(drop))
-        .unwrap();
     let socket = format!("unix:{}", folder.join("lidless.sock").display());
-    let as_nobody = |args: &[&str]| {
-        let mut command = std::process::Command::new(bin_dir.path().join("lidless"));
-        command.args(["--connect", &socket]).args(args).env_clear().env("LANG", "C.UTF-8").current_dir("/");
-        let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
+    let as_nobody =
+        |args: &[&str]| nobody.run(std::path::Path::new("/"), &[&["--connect", &socket], args].concat());
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     let (code, words) = as_nobody(&["status"]);
     assert_eq!(code, Some(5), "{words}");

@@ -8,7 +8,8 @@ use lidless_core::health::Health;
 use lidless_core::id::ServiceId;
 use lidless_core::report::Report;
 
-use super::{Plan, WatchArgs};
+use super::WatchArgs;
+use super::plan::Plan;
 use crate::api::EventLine;
 use crate::cli::Globals;
 use crate::runtime::Handle;
