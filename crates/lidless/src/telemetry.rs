@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use lidless_core::event::{Event, Verdict};
 use lidless_core::health::Health;
+use lidless_core::pipeline::plan::Purpose;
+use lidless_core::state::State;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +46,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Begins with nothing counted. A heal that is under way already counts when it ends.
+    pub fn begin(state: &State) -> Counters {
+        let heals = state.runs.values().filter_map(|run| match &run.purpose {
+            Purpose::Heal { service, .. } => {
+                Some((run.id.0, state.services.get(service.index())?.name.clone()))
+            }
+            Purpose::BringUp { .. } | Purpose::Manual { .. } | Purpose::Pipeline { .. } => None,
+        });
+        Counters { healing: heals.collect(), ..Counters::default() }
+    }
+
     /// Takes the next record.
     pub fn count(&mut self, told: &Told) {
         self.records += 1;
@@ -51,9 +64,7 @@ impl Counters {
         match &told.record.event {
             Event::IncidentOpened { .. } => *self.incidents.entry(service()).or_default() += 1,
             Event::Intervention { .. } => *self.interventions.entry(service()).or_default() += 1,
-            Event::RunCreated {
-                run, purpose: lidless_core::pipeline::plan::Purpose::Heal { .. }, ..
-            } => {
+            Event::RunCreated { run, purpose: Purpose::Heal { .. }, .. } => {
                 self.healing.insert(run.0, service());
             }
             Event::RunFinished { run, verdict } => {
@@ -167,4 +178,61 @@ pub fn open_metrics(view: &View<'_>) -> String {
 
 fn count(len: usize) -> i64 {
     i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use lidless_core::check::{CheckFailure, CheckOutcome, FailureKind};
+    use lidless_core::effect::{Effect, Input};
+    use lidless_core::engine::Engine;
+    use lidless_core::event::Outcome;
+    use lidless_core::id::CheckId;
+    use lidless_core::spec::{Action, Backoff, Budget, CheckSpec, HealSpec, ServiceSpec, Spec};
+    use lidless_core::time::Now;
+
+    use super::*;
+    use crate::words::Names;
+
+    fn spec() -> Spec {
+        let check = CheckSpec { fail_after: 1, recover_after: 1, ..CheckSpec::default() };
+        let heal = HealSpec {
+            action: Action::Restart,
+            budget: Budget { attempts: 3, per: Duration::from_secs(60) },
+            backoff: Backoff { min: Duration::ZERO, max: Duration::ZERO },
+            retry_after: Duration::from_secs(60),
+            never_on_exit: Vec::new(),
+        };
+        let service = ServiceSpec {
+            name: "app".to_owned(),
+            checks: vec![check],
+            heal: Some(heal),
+            ..ServiceSpec::default()
+        };
+        Spec { services: vec![service], ..Spec::default() }
+    }
+
+    #[test]
+    fn a_heal_that_began_before_a_restart_of_lidless_counts_when_it_ends() {
+        let mut engine = Engine::new(1);
+        let now = Now { monotonic: Duration::from_secs(1), wall_ms: 0 };
+        engine.handle(now, Input::Started { boot: "boot".to_owned(), version: "0".to_owned() });
+        engine.handle(now, Input::ConfigLoaded(Arc::new(spec())));
+        let failure = CheckFailure::new(FailureKind::Refused, "connection refused");
+        let outcome = CheckOutcome::Fail { latency: Duration::ZERO, failure };
+        let down = engine.handle(now, Input::Probed { check: CheckId(0), began: now.monotonic, outcome });
+        let Some(Effect::Perform { run, step, attempt, .. }) = down.effects.first().cloned() else {
+            panic!("no heal: {down:?}")
+        };
+        // Here lidless starts anew, and counts from nothing.
+        let mut counters = Counters::begin(engine.state());
+        let mut names = Names::of(engine.state());
+        let outcome = Outcome::NotApplied { reason: "it does not help".to_owned() };
+        for record in engine.handle(now, Input::Performed { run, step, attempt, outcome }).events {
+            counters.count(&names.tell(record));
+        }
+        assert_eq!(counters.heals, BTreeMap::from([(("app".to_owned(), false), 1)]));
+    }
 }

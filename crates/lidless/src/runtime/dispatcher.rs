@@ -94,6 +94,7 @@ impl Daemon {
         };
         let seq = recovered.engine.state().seq;
         let names = Names::of(recovered.engine.state());
+        let counters = Counters::begin(recovered.engine.state());
         let mut daemon = Daemon {
             engine: recovered.engine,
             clock: recovered.clock,
@@ -112,7 +113,7 @@ impl Daemon {
             inbox,
             feed: feed.clone(),
             names,
-            counters: Counters::default(),
+            counters,
             late_at: Duration::ZERO,
             waiting_since: None,
             silent: false,
