@@ -98,7 +98,6 @@ fn getaddrinfo(host: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Condvar;

@@ -144,7 +144,6 @@ async fn clear(path: &Path) -> Result<(), ServeError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
 
