@@ -59,27 +59,6 @@ impl Instance {
         }
         open_verified(self.pid, self.start_ticks)
     }
-
-    /// Lists the living members of its process group and session, itself included.
-    pub(crate) fn family(&self, boot_id: &str) -> io::Result<Vec<Member>> {
-        if self.boot_id != boot_id {
-            return Ok(Vec::new());
-        }
-        // The number was given away again: the kernel does that only after the last member is gone.
-        if stat(self.pid)?.is_some_and(|stat| stat.start_ticks != self.start_ticks) {
-            return Ok(Vec::new());
-        }
-        let mut members = Vec::new();
-        for pid in pids()? {
-            // A process that vanishes while we look is not a member any more.
-            let Some(stat) = stat(pid)? else { continue };
-            let ours = stat.group == self.pid || stat.session == self.pid;
-            if ours && stat.lives() && stat.start_ticks >= self.start_ticks {
-                members.push(Member { pid, start_ticks: stat.start_ticks });
-            }
-        }
-        Ok(members)
-    }
 }
 
 /// A process that belongs to an instance.
@@ -121,6 +100,7 @@ pub(crate) fn has_ended(handle: impl AsFd) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
     pub(crate) state: u8,
+    pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
     pub(crate) start_ticks: u64,
@@ -145,6 +125,11 @@ pub(crate) fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
+/// As [`stat`]; `None` also for a process that has ended and was not reaped yet.
+pub(crate) fn living(pid: i32) -> io::Result<Option<Stat>> {
+    Ok(stat(pid)?.filter(Stat::lives))
+}
+
 /// The name may hold spaces, brackets and anything else: fields are counted from the last closing bracket.
 fn parse_stat(text: &[u8]) -> io::Result<Stat> {
     let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has an unknown form");
@@ -153,13 +138,14 @@ fn parse_stat(text: &[u8]) -> io::Result<Stat> {
     let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3).ok_or_else(odd);
     Ok(Stat {
         state: *field(3)?.as_bytes().first().ok_or_else(odd)?,
+        parent: field(4)?.parse().map_err(|_| odd())?,
         group: field(5)?.parse().map_err(|_| odd())?,
         session: field(6)?.parse().map_err(|_| odd())?,
         start_ticks: field(22)?.parse().map_err(|_| odd())?,
     })
 }
 
-fn pids() -> io::Result<impl Iterator<Item = i32>> {
+pub(crate) fn pids() -> io::Result<impl Iterator<Item = i32>> {
     Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
@@ -208,7 +194,10 @@ mod tests {
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let line = b"42 (a) b (c)) S 1 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7777 1000 10 0\n";
         let stat = parse_stat(line).expect("well-formed");
-        assert_eq!((stat.state, stat.group, stat.session, stat.start_ticks), (b'S', 42, 40, 7777));
+        assert_eq!(
+            (stat.state, stat.parent, stat.group, stat.session, stat.start_ticks),
+            (b'S', 1, 42, 40, 7777)
+        );
     }
 
     #[test]
@@ -225,7 +214,6 @@ mod tests {
         let other = Instance { start_ticks: me.start_ticks + 1, ..me.clone() };
         assert!(!other.is_alive(&boot).expect("stat"));
         assert!(other.open(&boot).expect("open").is_none());
-        assert!(other.family(&boot).expect("family").is_empty());
         assert!(!me.is_alive("another boot").expect("stat"));
     }
 }
