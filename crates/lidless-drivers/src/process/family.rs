@@ -36,11 +36,11 @@ enum Mark {
 }
 
 impl Kinship {
-    /// Of an instance of this slot, with the members that are known already.
+    /// Of an instance that is recorded in this slot, with the members that are known already.
     pub(crate) fn new(instance: &Instance, slot: &Path, known: Vec<Member>) -> Kinship {
         let variable = |name: &str, value: &[u8]| [name.as_bytes(), b"=", value].concat();
         Kinship {
-            slot: variable(SLOT_VARIABLE, slot.as_os_str().as_bytes()),
+            slot: variable(SLOT_VARIABLE, instance.slot.as_deref().unwrap_or(slot).as_os_str().as_bytes()),
             pid: variable(PID_VARIABLE, instance.pid.to_string().as_bytes()),
             instance: instance.clone(),
             known,

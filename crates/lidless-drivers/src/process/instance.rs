@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lidless_core::time::micros;
@@ -32,6 +32,9 @@ pub struct Instance {
     /// When it was launched, by CLOCK_BOOTTIME.
     #[serde(rename = "started_us", with = "micros")]
     pub started: Duration,
+    /// The slot that its environment names, where it is recorded in another one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<PathBuf>,
 }
 
 impl Instance {
@@ -39,7 +42,13 @@ impl Instance {
     pub(crate) fn of_self(boot_id: &str) -> io::Result<Instance> {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let stat = stat(pid)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;
-        Ok(Instance { boot_id: boot_id.to_owned(), pid, start_ticks: stat.start_ticks, started: boottime() })
+        Ok(Instance {
+            boot_id: boot_id.to_owned(),
+            pid,
+            start_ticks: stat.start_ticks,
+            started: boottime(),
+            slot: None,
+        })
     }
 
     /// Whether this very process still lives. A zombie does not.
@@ -169,7 +178,7 @@ pub(crate) fn find_unrecorded(slot: &Path, boot_id: &str) -> io::Result<Option<I
             let boot_id = boot_id.to_owned();
             let tick_ms = 1000 / rustix::param::clock_ticks_per_second().max(1);
             let started = Duration::from_millis(stat.start_ticks.saturating_mul(tick_ms));
-            return Ok(Some(Instance { boot_id, pid, start_ticks: stat.start_ticks, started }));
+            return Ok(Some(Instance { boot_id, pid, start_ticks: stat.start_ticks, started, slot: None }));
         }
     }
     Ok(None)

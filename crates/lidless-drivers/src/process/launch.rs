@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::family::Kinship;
 use super::instance::{Instance, PID_VARIABLE, SLOT_VARIABLE, boot_id, boottime};
+use super::orphan::fingerprint_of;
 use super::slot::{Record, Slot, SlotLock};
 use super::user::{self, Account};
 
@@ -154,7 +155,11 @@ fn try_become_service(slot: &Path) -> Result<std::convert::Infallible, Report> {
     if boottime() > request.not_after {
         return Err(Report::Late);
     }
-    let record = Record { generation: record.generation + 1, instance: Some(instance) };
+    let record = Record {
+        generation: record.generation + 1,
+        instance: Some(instance),
+        fingerprint: Some(fingerprint_of(&request.command, request.dir.as_deref())),
+    };
     slot.write(&lock, &record).map_err(|err| Report::Broken { reason: chain(&err) })?;
     if let Some(account) = &account {
         become_account(account)?;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::handle::Handle;
 use super::instance::{Instance, Member, boot_id, boottime, has_ended};
+use super::orphan::Orphan;
 use super::settings::ProcessSettings;
 use super::signal::Exit;
 use super::slot::{Record, Slot, SlotError};
@@ -79,6 +80,8 @@ struct Seen {
     gone: Option<Instance>,
     /// Its family when it was last looked for. A member is its pid and start time, so an old one is nobody else.
     members: Vec<Member>,
+    /// Processes of no configured service that run this command.
+    orphans: Vec<Orphan>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -129,6 +132,15 @@ impl ManagedProcess {
     pub fn adopt(&self) -> Result<ProcessState, ProcessError> {
         self.refresh()?;
         Ok(self.state())
+    }
+
+    /// Starts nothing beside this orphan, for as long as it lives.
+    pub fn never_beside(&self, orphan: Orphan) {
+        self.lock().orphans.push(orphan);
+    }
+
+    pub(super) fn orphans(&self) -> Vec<Orphan> {
+        self.lock().orphans.clone()
     }
 
     /// How it is run.

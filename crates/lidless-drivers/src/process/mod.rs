@@ -1,7 +1,8 @@
 //! How does lidless run a service itself? As a process that outlives lidless and is never started twice.
 //!
 //! * [`instance`]: which process is it? pid *and* start time, never a pid alone.
-//! * [`family`]: who belongs to an instance?
+//! * `family`: who belongs to an instance?
+//! * [`orphan`]: which processes run on though no configured service is theirs?
 //! * [`slot`]: what is remembered of it on disk, so that the next lidless adopts it.
 //! * [`launch`]: the launcher, a second role of our own binary, that records itself before it becomes the service.
 //! * [`spawn`]: how lidless starts that launcher and learns what came of it.
@@ -15,6 +16,7 @@ mod handle;
 pub mod instance;
 pub mod launch;
 pub mod managed;
+pub mod orphan;
 pub mod settings;
 pub mod signal;
 pub mod slot;
@@ -25,6 +27,7 @@ pub mod user;
 
 pub use launch::{LAUNCH_COMMAND, launch_main};
 pub use managed::{ManagedProcess, ProcessError, ProcessState};
+pub use orphan::Orphan;
 pub use settings::{ProcessSettings, StopSettings};
 pub use signal::Exit;
 pub use spawn::Launcher;

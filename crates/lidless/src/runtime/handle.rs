@@ -7,6 +7,7 @@ use lidless_core::engine::Engine;
 use lidless_core::id::Seq;
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
+use lidless_drivers::process::Orphan;
 use lidless_store::{Journal, Reopen};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -49,6 +50,8 @@ pub struct View<'a> {
     pub probes: u64,
     /// Counted from the records since the start.
     pub counters: &'a Counters,
+    /// Processes that ran on without a service at the start.
+    pub orphans: &'a [Orphan],
 }
 
 pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;
