@@ -175,9 +175,10 @@ fn not_started(err: &StartError) -> Outcome {
     match err {
         StartError::Stop(err) => not_stopped(err),
         StartError::Refused { .. } | StartError::DeadFor { .. } => Outcome::NotApplied { reason: chain(err) },
-        StartError::Process(_) | StartError::Launcher(_) | StartError::Broken { .. } => {
-            Outcome::Unavailable { reason: chain(err) }
-        }
+        StartError::Process(_)
+        | StartError::Launcher(_)
+        | StartError::Broken { .. }
+        | StartError::RunsAlready { .. } => Outcome::Unavailable { reason: chain(err) },
         StartError::Silent => Outcome::Unknown { reason: chain(err) },
     }
 }

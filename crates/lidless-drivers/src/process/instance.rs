@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lidless_core::time::micros;
@@ -32,6 +32,9 @@ pub struct Instance {
     /// When it was launched, by CLOCK_BOOTTIME.
     #[serde(rename = "started_us", with = "micros")]
     pub started: Duration,
+    /// The slot that its environment names, where it is recorded in another one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<PathBuf>,
 }
 
 impl Instance {
@@ -43,7 +46,13 @@ impl Instance {
     /// Describes a process whose pid is surely its own: a child that nobody has reaped.
     pub(crate) fn of_child(pid: i32, boot_id: &str) -> io::Result<Instance> {
         let stat = stat(pid)?.ok_or_else(|| io::Error::other(format!("process {pid} is not in /proc")))?;
-        Ok(Instance { boot_id: boot_id.to_owned(), pid, start_ticks: stat.start_ticks, started: boottime() })
+        Ok(Instance {
+            boot_id: boot_id.to_owned(),
+            pid,
+            start_ticks: stat.start_ticks,
+            started: boottime(),
+            slot: None,
+        })
     }
 
     /// Whether this very process still lives. A zombie does not.
@@ -59,27 +68,6 @@ impl Instance {
             return Ok(None);
         }
         open_verified(self.pid, self.start_ticks)
-    }
-
-    /// Lists the living members of its process group and session, itself included.
-    pub(crate) fn family(&self, boot_id: &str) -> io::Result<Vec<Member>> {
-        if self.boot_id != boot_id {
-            return Ok(Vec::new());
-        }
-        // The number was given away again: the kernel does that only after the last member is gone.
-        if stat(self.pid)?.is_some_and(|stat| stat.start_ticks != self.start_ticks) {
-            return Ok(Vec::new());
-        }
-        let mut members = Vec::new();
-        for pid in pids()? {
-            // A process that vanishes while we look is not a member any more.
-            let Some(stat) = stat(pid)? else { continue };
-            let ours = stat.group == self.pid || stat.session == self.pid;
-            if ours && stat.lives() && stat.start_ticks >= self.start_ticks {
-                members.push(Member { pid, start_ticks: stat.start_ticks });
-            }
-        }
-        Ok(members)
     }
 }
 
@@ -139,6 +127,7 @@ pub(crate) fn has_ended(handle: impl AsFd) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
     pub(crate) state: u8,
+    pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
     pub(crate) threads: u32,
@@ -165,6 +154,11 @@ pub(crate) fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
+/// As [`stat`]; `None` also for a process that has ended and was not reaped yet.
+pub(crate) fn living(pid: i32) -> io::Result<Option<Stat>> {
+    Ok(stat(pid)?.filter(Stat::lives))
+}
+
 /// The name may hold spaces, brackets and anything else: fields are counted from the last closing bracket.
 fn parse_stat(text: &[u8]) -> io::Result<Stat> {
     let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has an unknown form");
@@ -173,6 +167,7 @@ fn parse_stat(text: &[u8]) -> io::Result<Stat> {
     let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3).ok_or_else(odd);
     Ok(Stat {
         state: *field(3)?.as_bytes().first().ok_or_else(odd)?,
+        parent: field(4)?.parse().map_err(|_| odd())?,
         group: field(5)?.parse().map_err(|_| odd())?,
         session: field(6)?.parse().map_err(|_| odd())?,
         threads: field(20)?.parse().map_err(|_| odd())?,
@@ -180,7 +175,7 @@ fn parse_stat(text: &[u8]) -> io::Result<Stat> {
     })
 }
 
-fn pids() -> io::Result<impl Iterator<Item = i32>> {
+pub(crate) fn pids() -> io::Result<impl Iterator<Item = i32>> {
     Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
@@ -204,7 +199,7 @@ pub(crate) fn find_unrecorded(slot: &Path, boot_id: &str) -> io::Result<Option<I
             let boot_id = boot_id.to_owned();
             let tick_ms = 1000 / rustix::param::clock_ticks_per_second().max(1);
             let started = Duration::from_millis(stat.start_ticks.saturating_mul(tick_ms));
-            return Ok(Some(Instance { boot_id, pid, start_ticks: stat.start_ticks, started }));
+            return Ok(Some(Instance { boot_id, pid, start_ticks: stat.start_ticks, started, slot: None }));
         }
     }
     Ok(None)
@@ -240,7 +235,10 @@ mod tests {
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let line = b"42 (a) b (c)) S 1 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7777 1000 10 0\n";
         let stat = parse_stat(line).expect("well-formed");
-        assert_eq!((stat.state, stat.group, stat.session, stat.start_ticks), (b'S', 42, 40, 7777));
+        assert_eq!(
+            (stat.state, stat.parent, stat.group, stat.session, stat.start_ticks),
+            (b'S', 1, 42, 40, 7777)
+        );
     }
 
     #[test]
@@ -265,7 +263,7 @@ mod tests {
     #[test]
     fn a_process_that_proc_hides_is_not_dead() {
         let (alive, ended) = (|| false, || true);
-        let stat = Stat { state: b'Z', group: 42, session: 42, threads: 2, start_ticks: 7 };
+        let stat = Stat { state: b'Z', parent: 1, group: 42, session: 42, threads: 2, start_ticks: 7 };
         assert!(is_same(42, 7, Some(stat), alive).expect("known"));
         assert!(!is_same(42, 8, Some(stat), alive).expect("known"));
         assert!(!is_same(42, 7, Some(stat), ended).expect("known"));
@@ -282,7 +280,6 @@ mod tests {
         let other = Instance { start_ticks: me.start_ticks + 1, ..me.clone() };
         assert!(!other.is_alive(&boot).expect("stat"));
         assert!(other.open(&boot).expect("open").is_none());
-        assert!(other.family(&boot).expect("family").is_empty());
         assert!(!me.is_alive("another boot").expect("stat"));
     }
 }

@@ -22,8 +22,10 @@ use rustix::process::{Pid, geteuid, setsid, test_kill_process_group};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use serde::{Deserialize, Serialize};
 
+use super::family::Kinship;
 use super::instance::{Instance, PID_VARIABLE, SLOT_VARIABLE, boot_id, boottime};
 use super::log;
+use super::orphan::fingerprint_of;
 use super::slot::{Record, Slot, SlotLock};
 use super::user::{self, Account};
 
@@ -132,7 +134,7 @@ fn try_become_service(slot: &Path) -> Result<std::convert::Infallible, Report> {
 
     let lock = wait_for_lock(&slot, request.not_after)?;
     let record = slot.read_or_find(&boot_id).map_err(|err| Report::Broken { reason: chain(&err) })?;
-    refuse_second_instance(&record, &boot_id)?;
+    refuse_second_instance(&record, &slot, &boot_id)?;
     if record.generation != request.after_generation {
         return Err(Report::Superseded);
     }
@@ -154,7 +156,11 @@ fn try_become_service(slot: &Path) -> Result<std::convert::Infallible, Report> {
     if boottime() > request.not_after {
         return Err(Report::Late);
     }
-    let record = Record { generation: record.generation + 1, instance: Some(instance) };
+    let record = Record {
+        generation: record.generation + 1,
+        instance: Some(instance),
+        fingerprint: Some(fingerprint_of(&request.command, request.dir.as_deref())),
+    };
     slot.write(&lock, &record).map_err(|err| Report::Broken { reason: chain(&err) })?;
     if let Some(account) = &account {
         become_account(account)?;
@@ -175,18 +181,20 @@ fn wait_for_lock(slot: &Slot, not_after: Duration) -> Result<SlotLock, Report> {
     }
 }
 
-/// **Invariant:** no instance is recorded while another one, or anything of its process group, lives.
-fn refuse_second_instance(record: &Record, boot_id: &str) -> Result<(), Report> {
+/// **Invariant:** no instance is recorded while another one, or anything of its family, lives.
+fn refuse_second_instance(record: &Record, slot: &Slot, boot_id: &str) -> Result<(), Report> {
     let Some(old) = &record.instance else { return Ok(()) };
     if old.is_alive(boot_id).map_err(broken("cannot tell whether the last instance lives"))? {
         return Err(Report::AlreadyRunning { pid: old.pid });
     }
-    // One system call in place of a walk through /proc; lidless itself has just walked.
+    // One system call in place of a walk through /proc. What left the group was looked for by the lidless that sent us, and
+    // who is of the last generation has been gone since: its record would be another one.
     let group = Pid::from_raw(old.pid).filter(|_| old.boot_id == boot_id);
     if !group.is_some_and(|group| test_kill_process_group(group) != Err(rustix::io::Errno::SRCH)) {
         return Ok(());
     }
-    let family = old.family(boot_id).map_err(broken("cannot look at the processes"))?;
+    let kin = Kinship::new(old, slot.dir(), Vec::new());
+    let family = kin.living(boot_id).map_err(broken("cannot look at the processes"))?;
     if family.is_empty() {
         return Ok(());
     }

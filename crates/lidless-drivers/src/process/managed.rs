@@ -12,7 +12,8 @@ use rustix::fd::{AsFd, BorrowedFd};
 use tokio::sync::watch;
 
 use super::handle::Handle;
-use super::instance::{Instance, boot_id, boottime, has_ended};
+use super::instance::{Instance, Member, boot_id, boottime, has_ended};
+use super::orphan::Orphan;
 use super::settings::ProcessSettings;
 use super::signal::Exit;
 use super::slot::{Record, Slot, SlotError};
@@ -75,8 +76,12 @@ pub struct ManagedProcess {
 struct Seen {
     life: Life,
     failure: Option<String>,
-    /// The last instance that was proved gone with all that it started. Nobody is left to start more, so this stays true.
+    /// The last instance that was proved gone with its family. Nobody is left to start more, so this stays true.
     gone: Option<Instance>,
+    /// Its family when it was last looked for. A member is its pid and start time, so an old one is nobody else.
+    members: Vec<Member>,
+    /// Processes of no configured service that run this command.
+    orphans: Vec<Orphan>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -127,6 +132,15 @@ impl ManagedProcess {
     pub fn adopt(&self) -> Result<ProcessState, ProcessError> {
         self.refresh()?;
         Ok(self.state())
+    }
+
+    /// Starts nothing beside this orphan, for as long as it lives.
+    pub fn never_beside(&self, orphan: Orphan) {
+        self.lock().orphans.push(orphan);
+    }
+
+    pub(super) fn orphans(&self) -> Vec<Orphan> {
+        self.lock().orphans.clone()
     }
 
     /// How it is run.
@@ -234,7 +248,17 @@ impl ManagedProcess {
     }
 
     pub(super) fn note_gone(&self, instance: Instance) {
-        self.lock().gone = Some(instance);
+        let mut seen = self.lock();
+        seen.gone = Some(instance);
+        seen.members.clear();
+    }
+
+    pub(super) fn known_members(&self) -> Vec<Member> {
+        self.lock().members.clone()
+    }
+
+    pub(super) fn note_members(&self, members: Vec<Member>) {
+        self.lock().members = members;
     }
 
     pub(super) fn note_failure(&self, failure: Option<String>) {

@@ -9,11 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use super::instance::{Instance, find_unrecorded};
+use super::instance::{Instance, boot_id, find_unrecorded};
 
 /// The directory of one service.
 #[derive(Clone, Debug)]
@@ -29,6 +31,9 @@ pub struct Record {
     pub generation: u64,
     /// The last instance, alive or not.
     pub instance: Option<Instance>,
+    /// Of the command that it was started with; a lidless of the first version wrote none.
+    #[serde(default)]
+    pub fingerprint: Option<u64>,
 }
 
 /// Why a slot cannot be used.
@@ -70,6 +75,12 @@ pub enum SlotError {
         #[source]
         err: serde_json::Error,
     },
+    /// A launcher is at work in it for too long.
+    #[error("the slot `{}` is in use", path.display())]
+    Busy {
+        /// Which one.
+        path: PathBuf,
+    },
     /// The process table cannot be read.
     #[error("cannot look at the processes")]
     Processes(#[source] io::Error),
@@ -90,6 +101,7 @@ impl Drop for SlotLock {
 
 /// A record and blanks: far more than one ever takes.
 const RECORD_SIZE: usize = 1024;
+const RECORD: &str = "instance.json";
 
 impl Slot {
     /// Makes the directory, mode 0700, where it is missing.
@@ -106,6 +118,58 @@ impl Slot {
         let slot = Slot { dir };
         slot.reserve();
         Ok(slot)
+    }
+
+    /// Whether a directory is a slot in which an instance was recorded.
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(RECORD).is_file()
+    }
+
+    /// Moves what is remembered in the slot `old` to `dir`, unless there is a record already. Returns whether it did.
+    ///
+    /// The process goes on under its old mark, so the record names that. A crash on the way leaves both slots, and the next
+    /// call does the rest.
+    pub fn take_over(old: &Path, dir: &Path, patience: Duration) -> Result<bool, SlotError> {
+        if !Slot::is_at(old) {
+            return Ok(false);
+        }
+        let (old, new) = (Slot::open(old)?, Slot::open(dir)?);
+        let _fence = old.wait_for_lock(patience)?;
+        let lock = new.wait_for_lock(patience)?;
+        let boot_id = boot_id().map_err(SlotError::Processes)?;
+        let (mut record, known) = (old.read_or_find(&boot_id)?, new.read()?);
+        if let Some(instance) = &mut record.instance {
+            instance.slot.get_or_insert_with(|| old.dir.clone());
+        }
+        match known {
+            None => new.write(&lock, &record)?,
+            Some(known) if known.instance == record.instance => {}
+            // Another one has been started since: the old one is for a human to look at.
+            Some(_) => return Ok(false),
+        }
+        // By name: where a service was called as the store is, the new slots lie below.
+        let gone = old.record_path();
+        fs::remove_file(&gone).map_err(|err| SlotError::Write { path: gone, err })?;
+        let rest = [
+            fs::remove_file(old.fresh_path()),
+            fs::remove_file(old.dir.join("lock")),
+            fs::remove_dir(&old.dir),
+        ];
+        if let Some(err) = rest.into_iter().find_map(Result::err) {
+            tracing::debug!(error = %err, "Something is left of a slot that was moved.");
+        }
+        Ok(true)
+    }
+
+    fn wait_for_lock(&self, patience: Duration) -> Result<SlotLock, SlotError> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.try_lock()? {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() >= until => return Err(SlotError::Busy { path: self.dir.clone() }),
+                None => thread::sleep(Duration::from_micros(500)),
+            }
+        }
     }
 
     /// The directory, in its canonical form.
@@ -152,7 +216,7 @@ impl Slot {
             Err(err) => return Err(err),
         }
         let instance = find_unrecorded(&self.dir, boot_id).map_err(SlotError::Processes)?;
-        Ok(Record { generation: 0, instance })
+        Ok(Record { instance, ..Record::default() })
     }
 
     /// Replaces the record as a whole. Needs no space on the disk but what was reserved: a full disk must stop no heal.
@@ -184,7 +248,7 @@ impl Slot {
     }
 
     fn record_path(&self) -> PathBuf {
-        self.dir.join("instance.json")
+        self.dir.join(RECORD)
     }
 }
 

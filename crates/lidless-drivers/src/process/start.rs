@@ -58,6 +58,17 @@ pub enum StartError {
         /// How much longer.
         left: Duration,
     },
+    /// An orphan runs this very command.
+    #[error(
+        "this command already runs as service `{service}` (pid {pid}), which left the configuration: stop it, or name the \
+         service `{service}` again"
+    )]
+    RunsAlready {
+        /// The name that the service had.
+        service: String,
+        /// The process.
+        pid: i32,
+    },
     /// The launcher has not answered; it may yet, but it does not start anything after the deadline.
     #[error("the launcher has not answered in time")]
     Silent,
@@ -79,6 +90,7 @@ impl ManagedProcess {
         self.note_failure(match &result {
             Ok(_) => None,
             Err(StartError::Refused { reason } | StartError::Broken { reason }) => Some(reason.clone()),
+            Err(err @ StartError::RunsAlready { .. }) => Some(err.to_string()),
             Err(_) => None,
         });
         result
@@ -90,6 +102,7 @@ impl ManagedProcess {
             let (pid, since) = (live.instance.pid, live.instance.started);
             return Ok(Started::Adopted { pid, since });
         }
+        self.refuse_second_copy().await?;
         let patience = (Instant::now() + self.settings.stop.within).min(deadline);
         self.clear_family(patience, deadline).await?;
         self.wait_dead_for(deadline).await?;
@@ -129,6 +142,18 @@ impl ManagedProcess {
             Report::Broken { reason } => Err(StartError::Broken { reason }),
             Report::Refused { reason } => Err(StartError::Refused { reason }),
         }
+    }
+
+    async fn refuse_second_copy(&self) -> Result<(), StartError> {
+        for orphan in self.orphans() {
+            let service = orphan.service.clone();
+            let look = tokio::task::spawn_blocking(move || orphan.look()).await;
+            let found = look.map_err(io::Error::other).and_then(|found| found).map_err(ProcessError::from)?;
+            if let Some(pid) = found {
+                return Err(StartError::RunsAlready { service, pid });
+            }
+        }
+        Ok(())
     }
 
     async fn wait_dead_for(&self, deadline: Instant) -> Result<(), StartError> {

@@ -1,7 +1,7 @@
-//! How is an instance ended, and proved gone? Asked, given time, killed; and so is everything that it started.
+//! How is an instance ended, and proved gone? Asked, given time, killed; and so is its family.
 //!
-//! "Gone" is a fact of the kernel (a handle that became readable, a walk through /proc that found nobody of its session or
-//! process group), never an assumption after a wait.
+//! "Gone" is a fact of the kernel (a handle that became readable, a walk through /proc that found nobody who kept its
+//! session, its parent or its environment), never an assumption after a wait.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, Signal, kill_process_group, pidfd_send_signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::family::Kinship;
 use super::handle::Handle;
 use super::instance::{Instance, Member};
 use super::managed::{Live, ManagedProcess, ProcessError, ProcessState};
@@ -62,7 +63,7 @@ const NO_KILL: &str = "it has had its time to stop, and `kill: false` forbids SI
 const NO_TIME: &str = "the act's time is over";
 
 impl ManagedProcess {
-    /// Stops the instance, if one lives, and proves it gone with all of its process group and session.
+    /// Stops the instance, if one lives, and proves it gone with its family.
     ///
     /// `None` when there was nothing to stop. Waits for other acts on this service first.
     pub async fn stop(&self, timeout: Duration) -> Result<Option<Stopped>, StopError> {
@@ -86,6 +87,8 @@ impl ManagedProcess {
         // One patience for the main process and what it started: they are asked at the same time.
         let patience = (Instant::now() + self.settings.stop.within).min(deadline);
         if let Some(live) = &live {
+            // Before anything is signalled: of who has left session and environment, only the parent tells whose it is.
+            self.family(&live.instance).await?;
             self.end(live, patience, deadline).await?;
         }
         self.clear_family(patience, deadline).await?;
@@ -149,7 +152,7 @@ impl ManagedProcess {
         Ok(())
     }
 
-    /// Ends what a dead main process left behind in its process group and session.
+    /// Ends what a dead main process left behind.
     pub(super) async fn clear_family(&self, patience: Instant, deadline: Instant) -> Result<(), StopError> {
         let Some(instance) = self.last_instance().filter(|instance| !self.is_gone(instance)) else {
             return Ok(());
@@ -191,12 +194,14 @@ impl ManagedProcess {
         }
     }
 
+    /// Looks for the family, and remembers whom it found: their parents may be gone at the next look.
     async fn family(&self, instance: &Instance) -> Result<Vec<Member>, StopError> {
-        let (instance, boot_id) = (instance.clone(), self.boot_id.clone());
-        let look = move || instance.family(&boot_id);
-        let family =
-            tokio::task::spawn_blocking(look).await.map_err(io::Error::other).and_then(|found| found);
-        Ok(family.map_err(ProcessError::from)?)
+        let kin = Kinship::new(instance, self.slot.dir(), self.known_members());
+        let boot_id = self.boot_id.clone();
+        let look = tokio::task::spawn_blocking(move || kin.living(&boot_id)).await;
+        let family = look.map_err(io::Error::other).and_then(|found| found).map_err(ProcessError::from)?;
+        self.note_members(family.clone());
+        Ok(family)
     }
 }
 

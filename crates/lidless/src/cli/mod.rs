@@ -11,6 +11,7 @@ pub mod events;
 pub mod exit;
 mod globals;
 pub mod incidents;
+mod init;
 mod live;
 mod log;
 pub mod output;
@@ -119,6 +120,12 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
+    // Those that stay, and start others.
+    if matches!(cli.verb, Verb::Serve(_) | Verb::Watch(_) | Verb::Demo(_))
+        && let Some(code) = init::stand_in()
+    {
+        return code;
+    }
     let globals = Globals::new(cli.globals);
     let exit = match &cli.verb {
         Verb::Demo(args) => demo::run(args, &globals),

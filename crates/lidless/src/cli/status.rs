@@ -109,6 +109,11 @@ fn overview(globals: &Globals, status: &Status) {
         let text = format!("{} not delivered yet", plural(status.owed, "message"));
         globals.print(&format!("  {} {text}", style.mark(Mark::Suspect)));
     }
+    for orphan in &status.orphans {
+        let (pid, service) = (orphan.pid, &orphan.service);
+        let text = format!("process {pid} of no service runs on, once of `{service}`: {}", orphan.command);
+        globals.print(&format!("  {} {text}", style.mark(Mark::Suspect)));
+    }
     let mut table = Table::default();
     for service in &status.services {
         let mark = Mark::of_word(&service.health);

@@ -12,6 +12,7 @@ use super::dispatcher::Daemon;
 use super::drivers::{self, DriverError};
 use super::handle::{Handle, Options};
 use super::recover::{RecoverError, Recovered, recover};
+use super::slots;
 use crate::config::Resolved;
 
 /// A daemon, ready to run.
@@ -60,8 +61,16 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
         }
     };
     let replayed = recovered.replayed;
-    let drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
+    // Without a journal nothing outlives us, and nothing of an earlier lidless is ours.
+    let keeps = journal.is_some();
+    if keeps {
+        slots::take_over(resolved, state_dir);
+    }
+    let mut drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
     let managed = drivers.managed();
+    if keeps {
+        drivers.orphans = slots::orphans(resolved, state_dir, &managed);
+    }
     let spec = Arc::new(resolved.spec.clone());
     let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal })?;
     Ok(Booted { daemon, handle, managed, replayed })

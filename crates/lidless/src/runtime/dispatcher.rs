@@ -324,6 +324,7 @@ impl Daemon {
                 durable: self.durable,
                 probes: self.probes,
                 counters: &self.counters,
+                orphans: &self.drivers.orphans,
             }),
             Message::Command(command, reply) => {
                 if let Some(answer) = self.turn(Input::Command(command)) {

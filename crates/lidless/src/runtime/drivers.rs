@@ -1,7 +1,7 @@
 //! Which driver answers for which check and service? One arm a kind, from the configuration's settings to the drivers'.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use lidless_drivers::check::process::ProcessCheck;
 use lidless_drivers::check::systemd::SystemdCheck;
 use lidless_drivers::check::tcp::TcpCheck;
 use lidless_drivers::child::CommandSpec;
-use lidless_drivers::process::{Launcher, ManagedProcess, ProcessSettings, StopSettings};
+use lidless_drivers::process::{Launcher, ManagedProcess, Orphan, ProcessSettings, StopSettings};
 use lidless_drivers::systemd::Bus;
 
 use super::clock::Clock;
 use super::notify::Notifier;
+use super::slots;
 use crate::config::Resolved;
 use crate::config::settings::{self, CheckKind, RunKind, Value};
 
@@ -32,6 +33,8 @@ pub struct Drivers {
     actuators: HashMap<String, Arc<dyn Actuator>>,
     notifiers: Arc<[Notifier]>,
     managed: Vec<(String, Arc<ManagedProcess>)>,
+    /// Processes that run on without a service.
+    pub(super) orphans: Vec<Orphan>,
 }
 
 /// A driver that cannot be built: what the configuration says is well-formed, but this machine cannot do it.
@@ -85,10 +88,12 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             actuators: HashMap::new(),
             notifiers: resolved.notify.iter().map(notifier).collect(),
             managed: Vec::new(),
+            orphans: Vec::new(),
         },
         bus: None,
         tls: TlsConfigs::default(),
         clock: clock.clone(),
+        store: resolved.store_path.clone(),
     };
     for service in &resolved.services {
         builder.service(service, state_dir)?;
@@ -101,6 +106,7 @@ struct Builder {
     bus: Option<Arc<Bus>>,
     tls: TlsConfigs,
     clock: Clock,
+    store: PathBuf,
 }
 
 impl Builder {
@@ -110,7 +116,7 @@ impl Builder {
         let actuator: Option<Arc<dyn Actuator>> = match &service.run {
             None => None,
             Some(RunKind::Process(settings)) => {
-                let slot = state_dir.join("slots").join(name);
+                let slot = slots::of_store(state_dir, &self.store).join(name);
                 if let Some(logs) = settings.log.parent() {
                     std::fs::create_dir_all(logs).map_err(|err| fail(name, "the folder of the log", &err))?;
                 }
@@ -129,7 +135,7 @@ impl Builder {
             }
             Some(RunKind::Exec(settings)) => {
                 let reload = settings.reload.as_ref().map(|argv| command(argv, &settings.dir, &[]));
-                let slot = state_dir.join("slots").join(name);
+                let slot = slots::of_store(state_dir, &self.store).join(name);
                 let actuator = ExecActuator::new(command(&settings.restart, &settings.dir, &[]), reload)
                     .remembering(&slot)
                     .map_err(|err| fail(name, "the record of its commands", &err))?;

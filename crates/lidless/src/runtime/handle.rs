@@ -8,6 +8,7 @@ use lidless_core::engine::Engine;
 use lidless_core::id::Seq;
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
+use lidless_drivers::process::Orphan;
 use lidless_store::{Journal, Writer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -60,6 +61,8 @@ pub struct View<'a> {
     pub probes: u64,
     /// Counted from the records since the start.
     pub counters: &'a Counters,
+    /// Processes that ran on without a service at the start.
+    pub orphans: &'a [Orphan],
 }
 
 pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;

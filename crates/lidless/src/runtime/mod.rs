@@ -13,6 +13,7 @@ mod notify;
 mod outflow;
 mod recover;
 mod scheduler;
+mod slots;
 pub mod status;
 pub mod systemd_notify;
 

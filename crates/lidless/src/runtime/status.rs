@@ -7,6 +7,7 @@ use lidless_core::incident::{ClosedIncident, Incident};
 use lidless_core::spec::ServiceSpec;
 use lidless_core::state::ServiceState;
 use lidless_core::time::Now;
+use lidless_drivers::process::Orphan;
 use serde::{Deserialize, Serialize};
 
 use super::handle::View;
@@ -38,6 +39,20 @@ pub struct Status {
     pub owed: usize,
     /// The last durable record.
     pub seq: u64,
+    /// Processes that run on though no configured service is theirs.
+    #[serde(default)]
+    pub orphans: Vec<OrphanStatus>,
+}
+
+/// A process without a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OrphanStatus {
+    /// The name that its service had.
+    pub service: String,
+    /// Its pid.
+    pub pid: i32,
+    /// What it runs.
+    pub command: String,
 }
 
 /// How one service stands.
@@ -132,7 +147,12 @@ pub fn status(view: &View<'_>) -> Status {
         degraded: state.degraded.clone(),
         owed: state.outbox.len(),
         seq: view.durable.0,
+        orphans: view.orphans.iter().filter(|orphan| orphan.is_there()).map(of_orphan).collect(),
     }
+}
+
+fn of_orphan(orphan: &Orphan) -> OrphanStatus {
+    OrphanStatus { service: orphan.service.clone(), pid: orphan.pid, command: orphan.command.clone() }
 }
 
 /// Reads the incidents off.

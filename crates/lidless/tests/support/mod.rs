@@ -116,15 +116,30 @@ impl Daemon {
         Daemon::start(lidless(), folder, config)
     }
 
+    /// As `serve`; its services go on without it.
+    pub(crate) fn serve_and_leave(folder: &Folder, config: &str) -> Daemon {
+        Daemon::start_with(lidless(), folder, config, &[])
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Starts it as the end of a command that may set the scene first.
-    pub(crate) fn start(mut command: Command, folder: &Folder, config: &str) -> Daemon {
+    pub(crate) fn start(command: Command, folder: &Folder, config: &str) -> Daemon {
+        Daemon::start_with(command, folder, config, &["--stop-services"])
+    }
+
+    fn start_with(mut command: Command, folder: &Folder, config: &str, flags: &[&str]) -> Daemon {
         let file = folder.path().join("lidless.yaml");
         std::fs::write(&file, config).unwrap();
         let (socket, log) = (folder.path().join("test.sock"), folder.path().join("log"));
         let child = command
             .arg("serve")
             .arg(&file)
-            .args(["--stop-services", "--socket"])
+            .args(flags)
+            .arg("--socket")
             .arg(&socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
