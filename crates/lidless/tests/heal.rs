@@ -104,8 +104,10 @@ fn a_heal_after_a_quiet_time_blames_no_disk() {
     support::kill(before);
     wait_until(LONG, "the service is back", || daemon.try_service_pid(port).is_some_and(|pid| pid != before));
     daemon.wait_up(LONG);
-    let events = support::events(&folder.path().join("l.db"));
-    assert!(events.contains("incident_closed") && !events.contains("store_degraded"), "{events}");
+    // What the daemon knows is on the disk a moment later.
+    let events = || support::events(&folder.path().join("l.db"));
+    wait_until(LONG, "the recovery is in the journal", || events().contains("incident_closed"));
+    assert!(!events().contains("store_degraded"), "{}", events());
     daemon.end();
 }
 
