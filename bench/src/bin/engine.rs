@@ -262,7 +262,7 @@ fn spec(checks: u32, heals: Heals) -> Spec {
         depends_on,
         checks: vec![check.clone()],
         heal: (heals != Heals::Never).then(|| heal.clone()),
-        verify: VerifySpec { settle: Duration::ZERO, within: Duration::from_secs(30) },
+        verify: VerifySpec { within: Duration::from_secs(30), ..VerifySpec::default() },
         act_timeout: Duration::from_secs(30),
         ..ServiceSpec::default()
     };

@@ -155,7 +155,8 @@ fn start(name: &'static str, binary: &Path, args: &Args) -> Result<Option<Contes
                 lidless::version(binary),
                 lidless::serve(binary, &config)?,
                 args.rounds,
-                (millis(700), millis(1400)),
+                // Longer than a heal has to stay well (1 s): what breaks before is the same heal's failure, and backs off.
+                (millis(1300), millis(2000)),
             )
         }
     };

@@ -1,17 +1,18 @@
 //! How does an event change state? The only place that does; it computes nothing that `handle` decided.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Confirmation, Event, Outcome, Record};
+use crate::event::{Confirmation, Event, Outcome, Record, Verdict};
 use crate::health::Health;
 use crate::id::{CheckId, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
 use crate::outbox::Owed;
 use crate::pipeline::plan::Purpose;
-use crate::pipeline::run::{Phase, Run};
+use crate::pipeline::run::{EndedRun, Phase, Run};
 use crate::spec::Spec;
-use crate::state::{CLOSED_MAX, CheckState, ServiceState, State};
+use crate::state::{CLOSED_MAX, CheckState, ENDED_MAX, ServiceState, State};
 use crate::time::Now;
 
 /// An event that cannot have happened in this state: the journal is corrupt, or a newer lidless wrote it.
@@ -127,7 +128,7 @@ impl State {
                 let service = self.incidents.get(incident).ok_or("no such incident")?.service;
                 self.services[service.index()].given_up = Some(*retry_at);
             }
-            Event::RunCreated { run, purpose, steps } => {
+            Event::RunCreated { run, purpose, steps, inputs } => {
                 if let Some(service) = purpose.service() {
                     self.begin_act(service, purpose, at.monotonic, *run)?;
                 }
@@ -136,8 +137,12 @@ impl State {
                     purpose: purpose.clone(),
                     steps: steps.clone(),
                     created: at,
+                    inputs: inputs.clone(),
+                    outputs: BTreeMap::new(),
+                    cancelled: false,
                     at: 0,
                     attempt: 0,
+                    forgiven: 0,
                     phase: Phase::Ready,
                 };
                 self.runs.insert(*run, created);
@@ -158,13 +163,31 @@ impl State {
             Event::StepIntent { run, .. }
             | Event::StepRetry { run, .. }
             | Event::StepLeftToVerify { run, .. }
-            | Event::StepHeld { run, .. } => {
+            | Event::StepHeld { run, .. }
+            | Event::StepResolved { run, .. }
+            | Event::CancelAsked { run, .. } => {
                 self.runs.get_mut(run).ok_or("no such run")?.apply(at, &record.event)?;
             }
-            Event::RunFinished { run, .. } => {
-                let run = self.runs.remove(run).ok_or("no such run")?;
-                if let Some(service) = run.purpose.service() {
-                    self.services[service.index()].run = None;
+            Event::RunResumed { run, .. } => {
+                let at_rest =
+                    self.ended.iter().position(|ended| ended.run.id == *run).ok_or("no such run")?;
+                let mut ended = self.ended.remove(at_rest).ok_or("no such run")?;
+                ended.run.apply(at, &record.event)?;
+                self.runs.insert(*run, ended.run);
+            }
+            Event::RunFinished { run, verdict } => {
+                let mut run = self.runs.remove(run).ok_or("no such run")?;
+                match run.purpose.service() {
+                    Some(service) => self.services[service.index()].run = None,
+                    None => {
+                        if let Verdict::Failed { reason, .. } = verdict {
+                            run.phase = Phase::Failed { reason: reason.clone() };
+                        }
+                        if self.ended.len() == ENDED_MAX {
+                            self.ended.pop_front();
+                        }
+                        self.ended.push_back(EndedRun { run, verdict: verdict.clone(), ended: at });
+                    }
                 }
             }
             Event::NoticeOwed { notice, what } => {
@@ -232,7 +255,7 @@ impl State {
                 self.take_back(purpose, created);
             }
             Outcome::Applied { .. } | Outcome::Found { .. } => service.unavailable = 0,
-            Outcome::NotApplied { .. } | Outcome::Unknown { .. } => {}
+            Outcome::NotApplied { .. } | Outcome::Refused { .. } | Outcome::Unknown { .. } => {}
         }
     }
 

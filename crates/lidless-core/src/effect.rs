@@ -94,13 +94,44 @@ pub enum Command {
     Run {
         /// Its name.
         pipeline: String,
+        /// Who asks.
+        by: String,
+        /// What it is given, as a JSON object; empty for nothing.
+        inputs: String,
+    },
+    /// Go on with a run that has failed, at the step that failed.
+    Resume {
+        /// Which run.
+        run: RunId,
+        /// Who asks.
+        by: String,
+    },
+    /// Begin no further step of a run.
+    Cancel {
+        /// Which run.
+        run: RunId,
+        /// Who asks.
+        by: String,
+    },
+    /// Say what became of a step that waits for a person.
+    Resolve {
+        /// Which run.
+        run: RunId,
+        /// The step's name.
+        step: String,
+        /// Whether it took effect.
+        applied: bool,
+        /// How they know.
+        evidence: String,
+        /// Who says so.
+        by: String,
     },
 }
 
 /// What the engine answers to a `Command`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// A run was created for it.
+    /// A run was created for it, or goes on because of it.
     Started(RunId),
     /// It must not be done; nothing was.
     Refused(Refusal),
@@ -115,6 +146,8 @@ pub enum Refusal {
     NoActuator,
     /// A run of it is under way.
     Busy(RunId),
+    /// The run, or its step, does not stand where that could be done.
+    NotNow(&'static str),
     /// The restart budget is spent.
     BudgetSpent {
         /// When there is one again, in engine time.

@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use crate::apply::{IllegalEvent, same_boot};
 use crate::check::CheckOutcome;
-use crate::effect::{Command, Effect, Input, ProbePlan, Refusal, Reply, Turn};
+use crate::effect::{Effect, Input, ProbePlan, Turn};
 use crate::event::{Confirmation, Event, Notice, Record};
 use crate::health::Health;
-use crate::id::{CheckId, RunId, ServiceId};
-use crate::pipeline::plan::{Purpose, act_and_verify};
+use crate::id::{CheckId, RunId};
+use crate::pipeline::plan::Purpose;
 use crate::pipeline::run::Phase;
 use crate::pipeline::{drive, settle};
 use crate::policy::Ended;
-use crate::spec::Action;
 use crate::state::State;
 use crate::time::{Now, whole_micros};
 pub use crate::turning::Observed;
 use crate::turning::{Scratch, Turning};
-use crate::{configure, outbox, policy, watch};
+use crate::{command, configure, outbox, policy, watch};
 
 /// Without anything else to record, the journal is marked this often: so exact is "not measured" after a crash.
 pub const MARK_EVERY: Duration = Duration::from_secs(60);
@@ -140,7 +139,10 @@ impl Engine {
         let service = &self.state.services[check.service.index()];
         let quick = spec.confirm_every.min(spec.every);
         let wanted = |fails: u32| spec.fail_after.saturating_sub(fails + 1);
-        let (after, hedges) = match (self.state.run_of(check.service).map(|run| &run.phase), check.health) {
+        // Once all is well after an act, it is watched as ever.
+        let run = self.state.run_of(check.service);
+        let run = run.filter(|run| !self.scratch.well_since.contains_key(&run.id));
+        let (after, hedges) = match (run.map(|run| &run.phase), check.health) {
             // Eager at first, then after a quarter of the time waited so far: a slow starter is not hammered.
             (Some(Phase::Verifying { from, .. }), _) => {
                 let waited = now.saturating_sub(*from) / 4;
@@ -187,7 +189,7 @@ fn route(t: &mut Turning<'_>, input: Input) {
         Input::Delivered { notice, result } => delivered(t, notice, result),
         Input::Started { boot, version } => started(t, boot, version),
         Input::ConfigLoaded(spec) => configure::load(t, spec),
-        Input::Command(command) => t.turn.reply = Some(command_given(t, command)),
+        Input::Command(command) => t.turn.reply = Some(command::given(t, command)),
         Input::StoreFailed { reason } => {
             if t.state.degraded.is_none() {
                 t.emit(Event::StoreDegraded { reason: reason.clone() });
@@ -236,12 +238,13 @@ fn probed(t: &mut Turning<'_>, check: CheckId, began: Duration, outcome: CheckOu
 }
 
 /// Moves a run, and draws the conclusions if that ended it.
-fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turning<'_>)) {
+pub(crate) fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turning<'_>)) {
     let purpose = t.state.runs.get(&id).map(|run| run.purpose.clone());
     act(t);
     let (Some(purpose), false) = (purpose, t.state.runs.contains_key(&id)) else { return };
     t.scratch.asking.remove(&id);
     t.scratch.second_looks.remove(&id);
+    t.scratch.well_since.remove(&id);
     t.scratch.slept.remove(&id);
     let Some(service) = purpose.service() else { return };
     let mut last: Option<Ended> = None;
@@ -323,49 +326,6 @@ fn delivered(t: &mut Turning<'_>, notice: crate::id::NoticeId, result: Result<()
             t.emit(Event::NoticeFailed { notice, reason, retry_at });
         }
     }
-}
-
-fn command_given(t: &mut Turning<'_>, command: Command) -> Reply {
-    match command {
-        Command::Restart { service, by, force } => {
-            restart(t, service, by, force).map_or_else(Reply::Refused, Reply::Started)
-        }
-        Command::Run { pipeline } => {
-            let Some(spec) = t.state.spec.pipelines.iter().find(|spec| spec.name == pipeline) else {
-                return Reply::Refused(Refusal::NotFound);
-            };
-            let steps = spec.steps.clone();
-            let purpose = Purpose::Pipeline { name: pipeline };
-            if let Some(run) = t.state.runs.values().find(|run| run.purpose == purpose) {
-                return Reply::Refused(Refusal::Busy(run.id));
-            }
-            Reply::Started(drive::create(t, purpose, steps))
-        }
-    }
-}
-
-fn restart(t: &mut Turning<'_>, service: ServiceId, by: String, force: bool) -> Result<RunId, Refusal> {
-    let spec = t.state.service_spec(service).ok_or(Refusal::NotFound)?;
-    let own = spec.heal.as_ref().map(|heal| heal.budget);
-    if !spec.restartable {
-        return Err(Refusal::NoActuator);
-    }
-    let state = &t.state.services[service.index()];
-    if let Some(run) = state.run {
-        return Err(Refusal::Busy(run));
-    }
-    let now = t.now.monotonic;
-    let budgets = [(own, &state.heals), (t.state.spec.host_budget, &t.state.host_heals)];
-    let spent = budgets.into_iter().filter_map(|(budget, heals)| {
-        let budget = budget.filter(|budget| heals.within(now, budget.per) >= budget.attempts)?;
-        Some(heals.free_at(budget.attempts, budget.per))
-    });
-    if let Some(until) = spent.max().filter(|_| !force) {
-        return Err(Refusal::BudgetSpent { until });
-    }
-    let steps = act_and_verify(service, spec, Action::Restart);
-    t.emit(Event::Intervention { by: by.clone(), service, what: "restart".to_owned() });
-    Ok(drive::create(t, Purpose::Manual { service, by }, steps))
 }
 
 fn all_runs(t: &Turning<'_>) -> Vec<RunId> {

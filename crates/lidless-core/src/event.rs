@@ -136,6 +136,9 @@ pub enum Event {
         purpose: Purpose,
         /// Its steps.
         steps: Vec<StepSpec>,
+        /// What it was given, as a JSON object; empty for nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        inputs: String,
     },
     /// A step is about to take effect. **Invariant:** durable before the effect.
     StepIntent {
@@ -196,6 +199,33 @@ pub enum Event {
         step: u32,
         /// Why.
         reason: String,
+    },
+    /// A person said what became of a step that waits for one.
+    StepResolved {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Whether it took effect.
+        applied: bool,
+        /// How they know.
+        evidence: String,
+        /// Who.
+        by: String,
+    },
+    /// A person wants the run to end: no further step begins.
+    CancelAsked {
+        /// Which run.
+        run: RunId,
+        /// Who.
+        by: String,
+    },
+    /// A run that had failed goes on at the step that failed.
+    RunResumed {
+        /// Which run.
+        run: RunId,
+        /// Who asked for it.
+        by: String,
     },
     /// The run is over.
     RunFinished {
@@ -263,6 +293,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// It had no effect, and trying again would not help.
+    Refused {
+        /// Why.
+        reason: String,
+    },
     /// It could not even be tried (D-Bus dead, say): this never counts as an attempt at healing.
     Unavailable {
         /// Why.
@@ -283,6 +318,9 @@ pub enum Confirmation {
     Applied {
         /// How we know.
         evidence: String,
+        /// What it put out, where whoever was asked could tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<String>,
     },
     /// It did not, and never will.
     NotApplied {
@@ -313,6 +351,13 @@ pub enum Verdict {
         name: String,
         /// Why.
         reason: String,
+    },
+    /// A person ended it before this step.
+    Cancelled {
+        /// The index of the step that was not begun.
+        step: u32,
+        /// Its name.
+        name: String,
     },
 }
 

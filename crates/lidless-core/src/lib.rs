@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod check;
+mod command;
 mod configure;
 pub mod effect;
 pub mod engine;

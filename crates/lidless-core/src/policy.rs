@@ -153,6 +153,7 @@ pub(crate) fn after_heal(t: &mut Turning<'_>, service: ServiceId, verdict: &Verd
             Outcome::Applied { .. }
             | Outcome::Found { .. }
             | Outcome::NotApplied { .. }
+            | Outcome::Refused { .. }
             | Outcome::Unknown { .. },
         ))
         | None => None,

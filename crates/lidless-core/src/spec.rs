@@ -81,6 +81,9 @@ pub struct VerifySpec {
     /// Answers are looked at only this long after the act.
     #[serde(rename = "settle_us", with = "micros")]
     pub settle: Duration,
+    /// Once all checks pass they must go on for this long: what starts and dies was not healed.
+    #[serde(default, rename = "stay_us", with = "micros")]
+    pub stay: Duration,
     /// All checks must pass within this time after settling, else the heal did not work.
     #[serde(rename = "within_us", with = "micros")]
     pub within: Duration,

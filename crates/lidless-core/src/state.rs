@@ -12,12 +12,15 @@ use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
 use crate::outbox::Owed;
-use crate::pipeline::run::Run;
+use crate::pipeline::run::{EndedRun, Run};
 use crate::spec::{CheckSpec, ServiceSpec, Spec};
 use crate::time::{Now, micros};
 
 /// How many closed incidents are kept at hand; the journal has them all.
 pub const CLOSED_MAX: usize = 64;
+
+/// How many runs that are over are kept at hand, and can be resumed; the journal has them all.
+pub const ENDED_MAX: usize = 32;
 
 /// Everything that survives a crash.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -44,6 +47,9 @@ pub struct State {
     pub closed: VecDeque<ClosedIncident>,
     /// The unfinished ones.
     pub runs: BTreeMap<RunId, Run>,
+    /// The last pipelines' runs that are over, newest last.
+    #[serde(default)]
+    pub ended: VecDeque<EndedRun>,
     /// What we owe the world.
     pub outbox: BTreeMap<NoticeId, Owed>,
     /// When heals of any service began, in engine time, within the host's window.

@@ -24,6 +24,8 @@ pub(crate) struct Scratch {
     pub(crate) acted_at: Vec<Duration>,
     /// Verifications whose time ran out while nobody looked, and until when they have another look, in engine time.
     pub(crate) second_looks: BTreeMap<RunId, Duration>,
+    /// Verifications in which everything is well and has to stay so, and since when, in engine time.
+    pub(crate) well_since: BTreeMap<RunId, Duration>,
     /// How long lidless was stopped, or the machine slept, while a run's act was under way. The driver's own clock stood
     /// still as well: it answers that much later.
     pub(crate) slept: BTreeMap<RunId, Duration>,

@@ -7,6 +7,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Notice, Outcome};
 use crate::health::{self, Answer, Health, Thresholds};
 use crate::id::{CheckId, IncidentId, RunId, ServiceId};
+use crate::pipeline::plan::StepCall;
 use crate::pipeline::run::Phase;
 use crate::pipeline::settle;
 use crate::time::whole_micros;
@@ -70,11 +71,12 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
         }
         Reading::Verdict { run, step, attempt, settled, late } => {
             let was = t.state.checks[id.index()].health;
-            // An act shakes the service: failures of what was well count only once the act is judged, but facts do.
+            let proving = t.scratch.well_since.contains_key(&run);
+            // An act shakes the service: until all was well once, failures of what was well don't count, but facts do.
             let counts = match answer {
                 Answer::Pass => settled,
                 Answer::FailCertain => true,
-                Answer::Fail => settled && was.is_down(),
+                Answer::Fail => settled && (was.is_down() || proving),
             };
             let found = counts && take(t, service, id, answer, failure.as_ref(), limits);
             let seen = t.observed(id);
@@ -83,15 +85,44 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
             seen.fresh = answer == Answer::Pass && settled;
             let outcome = match answer {
                 Answer::Pass if settled && all_well(t, service) => {
+                    if !has_stayed(t, run, service, began) {
+                        return false;
+                    }
                     let output = "all checks pass".to_owned();
                     Outcome::Applied { output }
                 }
                 Answer::FailCertain => Outcome::NotApplied { reason: why_not(t, run) },
                 Answer::Fail if late => Outcome::NotApplied { reason: why_not(t, run) },
+                Answer::Fail if proving && t.state.checks[id.index()].health == Health::Down => {
+                    Outcome::NotApplied { reason: format!("well for a moment only; {}", why_not(t, run)) }
+                }
                 Answer::Pass | Answer::Fail => return false,
             };
             settle::performed(t, run, step, attempt, outcome);
             found || answer != Answer::Pass
+        }
+    }
+}
+
+/// Whether everything has been well for as long as the run wants to see it; if not, asks again when it could be.
+fn has_stayed(t: &mut Turning<'_>, run: RunId, service: ServiceId, began: Duration) -> bool {
+    let step = t.state.runs.get(&run).and_then(|run| run.step());
+    let stay = match step.map(|step| &step.call) {
+        Some(StepCall::Verify { stay, .. }) => *stay,
+        Some(StepCall::Act { .. } | StepCall::Require { .. } | StepCall::External { .. }) | None => {
+            Duration::ZERO
+        }
+    };
+    if stay.is_zero() {
+        return true;
+    }
+    let now = t.now.monotonic;
+    match t.scratch.well_since.get(&run).copied() {
+        Some(since) => began >= since + stay,
+        None => {
+            t.scratch.well_since.insert(run, now);
+            t.effect(Effect::ProbeAt { service, at: now + stay });
+            false
         }
     }
 }

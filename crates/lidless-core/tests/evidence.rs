@@ -13,10 +13,9 @@ use lidless_core::effect::{Effect, Input};
 use lidless_core::event::Event;
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, RunId};
-use lidless_core::pipeline::plan::StepCall;
 use lidless_core::spec::Budget;
 
-use script::{Story, check, pipeline, second_check, spec};
+use script::{Story, check, external, pipeline, second_check, spec};
 
 const S: Duration = Duration::from_secs(1);
 const HEAL: &str = "db=down open#1 run1:heal RESTART?1 >RESTART";
@@ -143,7 +142,7 @@ fn an_effect_that_had_to_wait_is_not_wanted_any_more_once_the_step_went_on() {
         step: 0,
         attempt: 1,
         name: "PAY".to_owned(),
-        call: StepCall::External,
+        call: external(),
         deadline: story.now.monotonic + 10 * S,
     };
     assert!(story.engine.still_wanted(&first, story.now.monotonic));
@@ -238,4 +237,24 @@ fn a_verification_that_was_looked_at_ends_in_time() {
         "db=up db/1=up db=down open#1 run1:heal RESTART?1 >RESTART RESTART=applied VERIFY?1 | db=up \
          | VERIFY=not-applied failed backoff",
     );
+}
+
+#[test]
+fn what_starts_and_dies_was_not_healed_and_what_fails_again_is_noticed_at_once() {
+    let mut spec = spec(&["db"]);
+    spec.services[0].verify.stay = 2 * S;
+    let mut story = Story::begin(&spec);
+    story.tell("dead(1) applied");
+    assert_eq!(story.tell("+1s pass"), "db=up", "well, but not proved to be");
+    assert_eq!(story.tell("+1s dead(1)"), "db=down VERIFY=not-applied failed backoff");
+    assert_eq!(
+        story.tell("+7s dead(1) applied +1s pass +1s fail fail"),
+        "run2:heal RESTART?1 >RESTART RESTART=applied VERIFY?1 db=up db=suspect(1) db=suspect(2)"
+    );
+    assert_eq!(story.tell("fail"), "db=down VERIFY=not-applied failed gave-up#1(2) owe(gave-up)");
+    let mut story = Story::begin(&spec);
+    story.tell("dead(1) applied +1s pass +1s");
+    assert_eq!(story.tell("pass"), "", "it has not stayed for long enough");
+    assert_eq!(story.tell("+1s pass"), "VERIFY=applied done backoff close#1(run-1)");
+    story.end();
 }

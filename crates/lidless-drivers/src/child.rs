@@ -10,6 +10,8 @@
 
 mod output;
 
+pub(crate) mod stream;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::pending;

@@ -60,14 +60,14 @@ impl Rig {
         match self.actuator.perform(action, timeout).await {
             Outcome::Applied { output } | Outcome::Found { output } => format!("applied: {output}"),
             Outcome::NotApplied { reason } => format!("not applied: {reason}"),
-            Outcome::Unavailable { reason } => format!("unavailable: {reason}"),
+            Outcome::Refused { reason } | Outcome::Unavailable { reason } => format!("unavailable: {reason}"),
             Outcome::Unknown { reason } => format!("unknown: {reason}"),
         }
     }
 
     async fn confirm(&self, action: Action, intent_at: Now) -> String {
         match self.actuator.confirm(action, intent_at, SECOND).await {
-            Confirmation::Applied { evidence } => format!("applied: {evidence}"),
+            Confirmation::Applied { evidence, .. } => format!("applied: {evidence}"),
             Confirmation::NotApplied { evidence } => format!("not applied: {evidence}"),
             Confirmation::StillUnknown { reason, .. } => format!("still unknown: {reason}"),
         }

@@ -138,7 +138,7 @@ impl World {
             return Confirmation::StillUnknown { reason: "the bus is dead".to_owned(), retry_after };
         }
         if self.services[at].started_at >= intent_at {
-            Confirmation::Applied { evidence: "it was started after the intent".to_owned() }
+            Confirmation::Applied { evidence: "it was started after the intent".to_owned(), output: None }
         } else {
             Confirmation::NotApplied { evidence: "it is older than the intent".to_owned() }
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use lidless_core::effect::{Command, Input};
 use lidless_core::event::Because;
 use lidless_core::health::Health;
-use lidless_core::pipeline::plan::Class;
 use lidless_core::pipeline::run::Phase;
 
 use crate::driver::{Crash, Sim};
@@ -53,6 +52,18 @@ impl Sim {
         for service in needy {
             self.feed(Input::Command(Command::Restart { service, by: "ann".to_owned(), force: true }))?;
         }
+        self.bookkeeper()
+    }
+
+    /// Somebody looks at the chain, and says what became of steps that wait for that.
+    pub(crate) fn bookkeeper(&mut self) -> Result<(), Crash> {
+        let held = self.engine.state().runs.values().filter(|run| matches!(run.phase, Phase::Held { .. }));
+        let held: Vec<_> = held.filter_map(|run| Some((run.id, run.at, run.step()?.name.clone()))).collect();
+        for (run, at, step) in held {
+            let Some(applied) = self.world.truth(self.key(run, at)) else { continue };
+            let (by, evidence) = ("ann".to_owned(), "I looked".to_owned());
+            self.feed(Input::Command(Command::Resolve { run, step, applied, evidence, by }))?;
+        }
         Ok(())
     }
 
@@ -62,11 +73,7 @@ impl Sim {
             && state.outbox.is_empty()
             && state.degraded.is_none()
             && !self.journal.held_back()
-            && state.runs.values().all(|run| {
-                let undecidable =
-                    run.step().is_some_and(|step| matches!(step.class, Class::Confirmable | Class::OneShot));
-                matches!(run.phase, Phase::Held { .. }) && undecidable && run.purpose.service().is_none()
-            })
+            && state.runs.is_empty()
             && state.configured().all(|(id, _, spec)| {
                 let real = NAMES.iter().position(|name| *name == spec.name);
                 state.service_health(id) == Health::Up

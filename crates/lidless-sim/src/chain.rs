@@ -74,10 +74,16 @@ impl World {
             return Confirmation::StillUnknown { reason: "the node is behind".to_owned(), retry_after };
         }
         if self.chain.landed.contains_key(&key) {
-            Confirmation::Applied { evidence: "its receipt is final".to_owned() }
+            Confirmation::Applied { evidence: "its receipt is final".to_owned(), output: None }
         } else {
             Confirmation::NotApplied { evidence: "its nonce is spent otherwise".to_owned() }
         }
+    }
+
+    /// Whether a step took effect, as somebody sees who looks; none while it may still come.
+    pub(crate) fn truth(&self, key: ActKey) -> Option<bool> {
+        let pending = self.chain.pending.values().any(|(pending, _)| *pending == key);
+        (!pending).then(|| self.chain.landed.contains_key(&key))
     }
 
     /// How many transactions landed.

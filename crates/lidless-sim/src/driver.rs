@@ -330,7 +330,27 @@ impl Sim {
             self.feed(Input::Command(Command::Restart { service, by: "ann".to_owned(), force }))?;
         }
         if self.alive && self.rng.chance(2_000) {
-            self.feed(Input::Command(Command::Run { pipeline: YIELD.to_owned() }))?;
+            self.feed(Input::Command(Command::Run {
+                pipeline: YIELD.to_owned(),
+                by: "ann".to_owned(),
+                inputs: String::new(),
+            }))?;
+        }
+        if self.alive && self.rng.chance(2_000) {
+            self.bookkeeper()?;
+        }
+        if self.alive && self.rng.chance(2_000) {
+            let (by, state) = ("ann".to_owned(), self.engine.state());
+            let ended = state.ended.back().map(|ended| ended.run.id);
+            let open = state.runs.values().find(|run| run.purpose.service().is_none()).map(|run| run.id);
+            let command = match (open, ended) {
+                (Some(run), _) if self.rng.chance(3_000) => Some(Command::Cancel { run, by }),
+                (_, Some(run)) => Some(Command::Resume { run, by }),
+                (_, None) => None,
+            };
+            if let Some(command) = command {
+                self.feed(Input::Command(command))?;
+            }
         }
         if self.alive && self.rng.chance(self.scenario.stop) {
             self.feed(Input::Stopping { why: "asked to".to_owned() })?;

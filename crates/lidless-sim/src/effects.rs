@@ -69,10 +69,10 @@ impl Sim {
                             Some((self.now, Outcome::Unavailable { reason: "no such service".to_owned() }))
                         }
                     },
-                    StepCall::External => {
+                    StepCall::External { .. } => {
                         self.world.step(&self.scenario, &mut self.schedule, key, name, times)
                     }
-                    StepCall::Verify { .. } => {
+                    StepCall::Verify { .. } | StepCall::Require { .. } => {
                         return self.broke("(1) a verification was handed to an actuator".to_owned());
                     }
                 };
@@ -88,7 +88,7 @@ impl Sim {
                         Some(at) => self.world.confirm_act(&self.scenario, at, intent_at.monotonic),
                         None => Confirmation::NotApplied { evidence: "no such service".to_owned() },
                     },
-                    StepCall::External | StepCall::Verify { .. } => {
+                    StepCall::External { .. } | StepCall::Require { .. } | StepCall::Verify { .. } => {
                         self.world.confirm_step(&self.scenario, key)
                     }
                 };
@@ -151,7 +151,7 @@ impl Sim {
         run.and_then(|run| run.steps.get(step as usize)).is_some_and(|step| step.value)
     }
 
-    fn key(&self, run: RunId, step: u32) -> ActKey {
+    pub(crate) fn key(&self, run: RunId, step: u32) -> ActKey {
         let created = self.engine.state().runs.get(&run).map(|run| run.created.monotonic);
         (run, created.unwrap_or_default(), step)
     }

@@ -49,7 +49,12 @@ impl Said {
             | Input::Performed { .. }
             | Input::Confirmed { .. }
             | Input::Delivered { .. }
-            | Input::Command(Command::Run { .. })
+            | Input::Command(
+                Command::Run { .. }
+                | Command::Resume { .. }
+                | Command::Cancel { .. }
+                | Command::Resolve { .. },
+            )
             | Input::StoreFailed { .. }
             | Input::StoreMended
             | Input::Tick

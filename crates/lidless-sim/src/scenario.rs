@@ -143,6 +143,7 @@ fn service(rng: &mut Rng, name: &str, earlier: &[String]) -> ServiceSpec {
         verify: VerifySpec {
             settle: *rng.pick(&[Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)]),
             within: Duration::from_secs(rng.range(1, 20)),
+            stay: *rng.pick(&[Duration::ZERO, Duration::from_millis(500), Duration::from_secs(3)]),
         },
         heal,
         act_timeout: Duration::from_secs(rng.range(1, 15)),
@@ -165,7 +166,7 @@ fn check(rng: &mut Rng, kind: &str) -> CheckSpec {
 fn step(rng: &mut Rng, name: &str, class: Class, value: bool) -> StepSpec {
     StepSpec {
         name: name.to_owned(),
-        call: StepCall::External,
+        call: StepCall::External { kind: "chain".to_owned(), settings: "{}".into() },
         class,
         value,
         attempts_max: rng.small(1, 3),

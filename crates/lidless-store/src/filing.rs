@@ -36,6 +36,9 @@ pub fn kind(event: &Event) -> &'static str {
         Event::StepRetry { .. } => "step_retry",
         Event::StepLeftToVerify { .. } => "step_left_to_verify",
         Event::StepHeld { .. } => "step_held",
+        Event::StepResolved { .. } => "step_resolved",
+        Event::CancelAsked { .. } => "cancel_asked",
+        Event::RunResumed { .. } => "run_resumed",
         Event::RunFinished { .. } => "run_finished",
         Event::NoticeOwed { .. } => "notice_owed",
         Event::NoticeDelivered { .. } => "notice_delivered",
@@ -133,6 +136,9 @@ impl Filing {
             | Event::StepRetry { run, .. }
             | Event::StepLeftToVerify { run, .. }
             | Event::StepHeld { run, .. }
+            | Event::StepResolved { run, .. }
+            | Event::CancelAsked { run, .. }
+            | Event::RunResumed { run, .. }
             | Event::RunFinished { run, .. } => Subject::Run(*run),
             Event::NoticeDelivered { notice } | Event::NoticeFailed { notice, .. } => {
                 Subject::Notice(*notice)

@@ -431,3 +431,14 @@ fn a_journal_rewritten_with_a_fitting_head_is_told_by_its_mark() {
     check(&path, &["row 20 was rewritten: its own hash fits, but what follows was chained to another row"]);
     assert!(open_error(&path).contains("it is not the record that was acknowledged"));
 }
+
+#[test]
+fn a_first_page_of_nothing_is_damage_where_lidless_wrote_a_journal() {
+    let (_directory, path) = journal(40);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 4096], 0).unwrap();
+    assert!(only_problem(&path).contains("its first page is not that of a journal"));
+    assert!(open_error(&path).contains("is corrupt"), "{}", open_error(&path));
+    fs::remove_file(beside(&path, ".mark")).unwrap();
+    assert!(open_error(&path).contains("is not a journal of lidless"), "{}", open_error(&path));
+}

@@ -9,6 +9,9 @@ use lidless_core::id::{CheckId, IncidentId, RunId, ServiceId};
 use lidless_core::pipeline::plan::{Purpose, StepSpec};
 use lidless_core::state::State;
 
+/// More characters than this of what a step put out are in the journal only.
+const OUTPUT_MAX: usize = 200;
+
 /// Names for the ids in records, learnt from the records themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -35,7 +38,8 @@ impl Names {
     /// Returns the names that a state knows; records after it may be told.
     pub fn of(state: &State) -> Names {
         let incidents = state.incidents.values().map(|incident| (incident.id, incident.service));
-        let runs = state.runs.values().map(|run| (run.id, (run.purpose.service(), step_names(&run.steps))));
+        let runs = state.runs.values().chain(state.ended.iter().map(|ended| &ended.run));
+        let runs = runs.map(|run| (run.id, (run.purpose.service(), step_names(&run.steps))));
         Names {
             services: state.services.iter().map(|service| service.name.clone()).collect(),
             checks: state.checks.iter().map(|check| (check.service, check.name.clone())).collect(),
@@ -50,6 +54,8 @@ impl Names {
         let (service, check) = self.about(&record.event);
         let text = self.line(&record.event, record.at.monotonic);
         match &record.event {
+            // One that failed may be resumed.
+            Event::RunFinished { verdict: Verdict::Failed { .. }, .. } if service.is_none() => {}
             Event::RunFinished { run, .. } => drop(self.runs.remove(run)),
             Event::IncidentClosed { incident, .. } => {
                 self.incidents.remove(incident);
@@ -77,7 +83,7 @@ impl Names {
             Event::IncidentOpened { incident, service, .. } => {
                 self.incidents.insert(*incident, *service);
             }
-            Event::RunCreated { run, purpose, steps } => {
+            Event::RunCreated { run, purpose, steps, .. } => {
                 self.runs.insert(*run, (purpose.service(), step_names(steps)));
             }
             _ => {}
@@ -102,6 +108,9 @@ impl Names {
             | Event::StepRetry { run, .. }
             | Event::StepLeftToVerify { run, .. }
             | Event::StepHeld { run, .. }
+            | Event::StepResolved { run, .. }
+            | Event::CancelAsked { run, .. }
+            | Event::RunResumed { run, .. }
             | Event::RunFinished { run, .. } => of_run(run),
             Event::Intervention { service, .. } => (Some(*service), None),
             Event::NoticeOwed { what, .. } => {
@@ -172,14 +181,14 @@ impl Names {
             Event::GaveUp { attempts, retry_at, .. } => {
                 format!("gave up after {attempts} heals; next try in {}", span(retry_at.saturating_sub(now)))
             }
-            Event::RunCreated { run, purpose, steps } => {
+            Event::RunCreated { run, purpose, steps, .. } => {
                 let steps: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
                 format!("{run} {}: {}", purpose_text(purpose), steps.join(" → "))
             }
             Event::StepIntent { run, step, .. } => format!("→ {}", self.step(*run, *step)),
             Event::StepOutcome { outcome, .. } => outcome_text(outcome),
             Event::StepConfirmed { answer, .. } => match answer {
-                Confirmation::Applied { evidence } => format!("looked it up: done ({evidence})"),
+                Confirmation::Applied { evidence, .. } => format!("looked it up: done ({evidence})"),
                 Confirmation::NotApplied { evidence } => format!("looked it up: not done ({evidence})"),
                 Confirmation::StillUnknown { reason, .. } => {
                     format!("looked it up: still unknown ({reason})")
@@ -190,6 +199,17 @@ impl Names {
             }
             Event::StepLeftToVerify { .. } => "outcome unknown: the checks will tell".to_owned(),
             Event::StepHeld { reason, .. } => format!("waits for a person: {reason}"),
+            Event::StepResolved { applied: true, evidence, by, .. } => {
+                format!("{by}: it was done ({evidence})")
+            }
+            Event::StepResolved { applied: false, evidence, by, .. } => {
+                format!("{by}: it was not done ({evidence})")
+            }
+            Event::CancelAsked { run, by } => format!("{by} cancels {run}"),
+            Event::RunResumed { run, by } => format!("{run} goes on, asked for by {by}"),
+            Event::RunFinished { run, verdict: Verdict::Cancelled { name, .. } } => {
+                format!("{run} cancelled before {name}")
+            }
             Event::RunFinished { run, verdict: Verdict::Done } => format!("{run} done"),
             Event::RunFinished { run, verdict: Verdict::Failed { name, reason, .. } } => {
                 format!("{run} failed at {name}: {reason}")
@@ -207,10 +227,31 @@ impl Names {
 /// Says in words what became of an attempt.
 pub fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Applied { output } | Outcome::Found { output } => output.clone(),
-        Outcome::NotApplied { reason } => format!("failed: {reason}"),
+        Outcome::Applied { output } | Outcome::Found { output } => output_text(output),
+        Outcome::NotApplied { reason } | Outcome::Refused { reason } => format!("failed: {reason}"),
         Outcome::Unavailable { reason } => format!("could not be tried: {reason}"),
         Outcome::Unknown { reason } => format!("outcome unknown: {reason}"),
+    }
+}
+
+/// Says in one line what a step put out: a JSON object as its values by name, a text of its own as it is.
+pub fn output_text(output: &str) -> String {
+    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(output) else {
+        return output.to_owned();
+    };
+    let value = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let text = match object.get("text") {
+        Some(text) if object.len() == 1 => value(text),
+        _ if object.is_empty() => "done".to_owned(),
+        _ => object.iter().map(|(name, of)| format!("{name}={}", value(of))).collect::<Vec<_>>().join(" "),
+    };
+    if text.chars().count() > OUTPUT_MAX {
+        text.chars().take(OUTPUT_MAX).chain(['…']).collect()
+    } else {
+        text
     }
 }
 
@@ -254,7 +295,7 @@ fn purpose_text(purpose: &Purpose) -> String {
         Purpose::BringUp { .. } => "brings up".to_owned(),
         Purpose::Heal { incident, .. } => format!("heals {incident}"),
         Purpose::Manual { by, .. } => format!("asked for by {by}"),
-        Purpose::Pipeline { name } => format!("of pipeline {name}"),
+        Purpose::Pipeline { name, by } => format!("of pipeline {name}, asked for by {by}"),
     }
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use lidless::config::settings::ExecStepSettings;
 use lidless::config::{self, Problems, Secrets};
+use lidless_core::pipeline::plan::StepCall;
 use proptest::prelude::*;
 
 /// Lists the fixtures of a directory, relative to the crate, in the order of their names.
@@ -128,6 +130,7 @@ fn every_example_in_the_table_of_keys_is_itself_valid() {
                     "config::heal_without_run",
                     "config::no_process",
                     "config::cannot_reload",
+                    "config::value_in_doubt",
                 ];
                 assert!(
                     codes(&problems).iter().all(|code| allowed.contains(code)),
@@ -136,7 +139,10 @@ fn every_example_in_the_table_of_keys_is_itself_valid() {
                 );
             }
             match key.accepts {
-                Accepts::Map(inner) | Accepts::MapOrOff(inner) => walk(inner, &|value| with(&value)),
+                Accepts::Map(inner) | Accepts::MapOrOff(inner) | Accepts::ArgvOrMap(inner) => {
+                    walk(inner, &|value| with(&value))
+                }
+                Accepts::Steps(inner) => walk(inner, &|value| with(&format!("[{{ NAME: {value} }}]"))),
                 Accepts::Named(inner) => walk(inner, &|value| with(&format!("{{ name: {value} }}"))),
                 _ => {}
             }
@@ -263,6 +269,49 @@ fn the_word_lidless_runs_this_very_binary() {
         panic!("no process")
     };
     assert_eq!(Path::new(&process.command[0]), std::env::current_exe().unwrap());
+}
+
+#[test]
+fn a_step_that_moves_value_needs_someone_who_can_tell_or_is_never_repeated() {
+    for (says, expected) in [
+        ("", &["config::value_in_doubt"][..]),
+        (", class: pure", &["config::value_in_doubt"]),
+        (", class: idempotent", &["config::value_in_doubt"]),
+        (", class: confirmable", &["config::nothing_to_confirm"]),
+        (", class: one_shot", &[]),
+        (", confirm: { exec: [look] }", &[]),
+        (", confirm: { exec: [look] }, class: confirmable", &[]),
+        (", confirm: { exec: [look] }, class: idempotent", &["config::class_and_confirm"]),
+        (", class: one_shot, retry: { attempts: 2 }", &["config::one_shot_repeated"]),
+    ] {
+        let step = format!("PAY: {{ call: {{ exec: [pay] }}, value: {{}}{says} }}");
+        let text = format!("{{ version: 1, pipelines: {{ p: {{ steps: [{{ {step} }}] }} }} }}");
+        match config::from_str("/etc/lidless.yaml", &text) {
+            Ok(loaded) => {
+                assert!(expected.is_empty(), "accepted: {step}");
+                assert!(loaded.resolved.spec.pipelines[0].steps[0].value);
+            }
+            Err(problems) => assert_eq!(codes(&problems), expected, "{step}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_run_keeps_of_a_step_is_what_its_driver_reads() {
+    let exec = "{ command: [pay, now], dir: work, env: { A: b } }";
+    let step = format!("PAY: {{ call: {{ exec: {exec} }}, confirm: {{ exec: [./look] }} }}");
+    let text = format!("{{ version: 1, pipelines: {{ p: {{ steps: [{{ {step} }}] }} }} }}");
+    let loaded = config::from_str("/etc/lidless.yaml", &text).unwrap();
+    let StepCall::External { kind, settings } = &loaded.resolved.spec.pipelines[0].steps[0].call else {
+        panic!("no call")
+    };
+    let expected = ExecStepSettings {
+        command: vec!["pay".to_owned(), "now".to_owned()],
+        dir: PathBuf::from("/etc/work"),
+        env: [("A".to_owned(), "b".to_owned())].into(),
+        confirm: Some(vec!["/etc/look".to_owned()]),
+    };
+    assert_eq!((kind.as_str(), serde_json::from_str(settings).unwrap()), ("exec", expected));
 }
 
 #[test]

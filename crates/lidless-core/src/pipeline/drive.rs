@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::effect::Effect;
-use crate::event::{Event, Notice, Verdict};
+use crate::event::{Event, Notice, Outcome, Verdict};
+use crate::health::Health;
 use crate::id::RunId;
 use crate::pipeline::plan::{Purpose, StepCall, StepSpec};
 use crate::pipeline::run::Phase;
+use crate::pipeline::settle;
 use crate::turning::Turning;
 
 /// How long past its deadline an effect may stay unanswered before the engine gives up waiting for the driver.
@@ -17,8 +19,18 @@ pub(crate) const LEFT: &str = "the service left the configuration";
 
 /// Creates a run and begins it.
 pub(crate) fn create(t: &mut Turning<'_>, purpose: Purpose, steps: Vec<StepSpec>) -> RunId {
+    create_with(t, purpose, steps, String::new())
+}
+
+/// Creates a run that was given something, as a JSON object, and begins it.
+pub(crate) fn create_with(
+    t: &mut Turning<'_>,
+    purpose: Purpose,
+    steps: Vec<StepSpec>,
+    inputs: String,
+) -> RunId {
     let run = RunId(t.state.next_run.max(1));
-    t.emit(Event::RunCreated { run, purpose, steps });
+    t.emit(Event::RunCreated { run, purpose, steps, inputs });
     advance(t, run);
     run
 }
@@ -41,6 +53,9 @@ pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
     let Some(spec) = run.step() else {
         return t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
     };
+    if run.cancelled {
+        return cancel(t, id);
+    }
     if run.purpose.service().is_some_and(|service| t.state.service_spec(service).is_none()) {
         return fail(t, id, LEFT.to_owned());
     }
@@ -54,18 +69,51 @@ pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
     t.scratch.slept.remove(&id);
     t.emit(Event::StepIntent { run: id, step, attempt, deadline });
     match call {
-        StepCall::Verify { service, settle } => {
+        StepCall::Verify { service, settle, .. } => {
             for check in t.state.services[service.index()].checks.clone() {
                 // What was seen before the act says nothing about it.
                 let seen = t.observed(check);
                 (seen.fresh, seen.failure, seen.reason) = (false, None, None);
             }
             t.scratch.second_looks.remove(&id);
+            t.scratch.well_since.remove(&id);
             t.effect(Effect::ProbeAt { service, at: t.now.monotonic + settle });
         }
-        StepCall::Act { .. } | StepCall::External => {
+        StepCall::Require { healthy } => {
+            let outcome = required(t, &healthy);
+            settle::performed(t, id, step, attempt, outcome);
+        }
+        StepCall::Act { .. } | StepCall::External { .. } => {
             t.effect(Effect::Perform { run: id, step, attempt, name, call, deadline });
         }
+    }
+}
+
+/// Ends a run that somebody cancelled, before the step that it is at.
+pub(crate) fn cancel(t: &mut Turning<'_>, id: RunId) {
+    let Some((step, name)) = t.state.runs.get(&id).and_then(|run| Some((run.at, run.step()?.name.clone())))
+    else {
+        return;
+    };
+    t.emit(Event::RunFinished { run: id, verdict: Verdict::Cancelled { step, name } });
+}
+
+/// Says whether the services are well. "Nobody knows" is no yes.
+fn required(t: &Turning<'_>, healthy: &[String]) -> Outcome {
+    let unwell = healthy.iter().filter_map(|name| {
+        let Some(id) = t.state.service_named(name) else { return Some(format!("{name} is not configured")) };
+        let health = t.state.service_health(id);
+        let failing = t.state.incident_of(id).map(|incident| format!(": {}", incident.failure.detail));
+        match health {
+            Health::Up | Health::Suspect { .. } if failing.is_none() => None,
+            _ => Some(format!("{name} is {}{}", health.word(), failing.unwrap_or_default())),
+        }
+    });
+    let unwell: Vec<_> = unwell.collect();
+    if unwell.is_empty() {
+        Outcome::Applied { output: format!("healthy: {}", healthy.join(", ")) }
+    } else {
+        Outcome::NotApplied { reason: unwell.join("; ") }
     }
 }
 

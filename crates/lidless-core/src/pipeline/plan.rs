@@ -1,5 +1,6 @@
 //! What are the steps of a run, and what may be done with each?
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -49,9 +50,22 @@ pub enum StepCall {
         /// Answers to probes begun earlier than this after the act don't count.
         #[serde(rename = "settle_us", with = "micros")]
         settle: Duration,
+        /// Once it is well it must stay so for this long.
+        #[serde(default, rename = "stay_us", with = "micros")]
+        stay: Duration,
     },
-    /// Call a step implementation outside the engine by the step's name.
-    External,
+    /// Go on only if all of these services are well. Answered by the engine itself.
+    Require {
+        /// Their names.
+        healthy: Vec<String>,
+    },
+    /// Call a step implementation outside the engine.
+    External {
+        /// The word of its kind: "exec".
+        kind: String,
+        /// Its settings as JSON, without secrets. Pinned with the run, so that a new configuration changes no run under way.
+        settings: Arc<str>,
+    },
 }
 
 /// What a lost answer allows.
@@ -95,10 +109,20 @@ pub enum Purpose {
     Pipeline {
         /// Its name.
         name: String,
+        /// Who or what asked for it.
+        by: String,
     },
 }
 
 impl Purpose {
+    /// The pipeline that it runs, if it is one of the configuration's.
+    pub fn pipeline(&self) -> Option<&str> {
+        match self {
+            Purpose::Pipeline { name, .. } => Some(name),
+            Purpose::BringUp { .. } | Purpose::Heal { .. } | Purpose::Manual { .. } => None,
+        }
+    }
+
     /// The service whose actuator the run holds, if it is about one.
     pub fn service(&self) -> Option<ServiceId> {
         match self {
@@ -126,12 +150,12 @@ pub fn act_and_verify(id: ServiceId, service: &ServiceSpec, action: Action) -> V
     };
     let verify = StepSpec {
         name: "VERIFY".to_owned(),
-        call: StepCall::Verify { service: id, settle: service.verify.settle },
+        call: StepCall::Verify { service: id, settle: service.verify.settle, stay: service.verify.stay },
         class: Class::Pure,
         value: false,
         attempts_max: 1,
         backoff: no_wait,
-        timeout: service.verify.settle + service.verify.within,
+        timeout: service.verify.settle + service.verify.within + service.verify.stay,
         confirms_max: 0,
     };
     if service.checks.is_empty() { vec![act] } else { vec![act, verify] }

@@ -1,10 +1,11 @@
 //! Where does a run stand? Its state, and which events may change it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Confirmation, Event, Outcome};
+use crate::event::{Confirmation, Event, Outcome, Verdict};
 use crate::id::RunId;
 use crate::pipeline::plan::{Purpose, StepCall, StepSpec};
 use crate::time::{Now, micros};
@@ -20,12 +21,35 @@ pub struct Run {
     pub steps: Vec<StepSpec>,
     /// When it was created.
     pub created: Now,
+    /// What it was given, as a JSON object; empty for nothing.
+    #[serde(default)]
+    pub inputs: String,
+    /// What its steps put out, by index.
+    #[serde(default)]
+    pub outputs: BTreeMap<u32, String>,
+    /// Somebody wants it to end.
+    #[serde(default)]
+    pub cancelled: bool,
     /// The step that it is at.
     pub at: u32,
-    /// Attempts begun at that step.
+    /// Attempts begun at that step. It only grows, also over a resumption, so that the outside may fence by it.
     pub attempt: u32,
+    /// Those of them that were before the run was resumed, and don't count any more.
+    #[serde(default)]
+    pub forgiven: u32,
     /// Where that step stands.
     pub phase: Phase,
+}
+
+/// A pipeline's run that is over; one that failed can be resumed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndedRun {
+    /// As it stood at its end.
+    pub run: Run,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// When.
+    pub ended: Now,
 }
 
 /// Where the current step of a run stands.
@@ -85,6 +109,11 @@ pub enum Phase {
 }
 
 impl Run {
+    /// How many attempts at the present step count.
+    pub fn tried(&self) -> u32 {
+        self.attempt - self.forgiven
+    }
+
     /// Returns the step that the run is at; none once all are applied.
     pub fn step(&self) -> Option<&StepSpec> {
         self.steps.get(self.at as usize)
@@ -120,7 +149,7 @@ impl Run {
                         from: at.monotonic + settle,
                         deadline: *deadline,
                     },
-                    StepCall::Act { .. } | StepCall::External => {
+                    StepCall::Act { .. } | StepCall::Require { .. } | StepCall::External { .. } => {
                         Phase::InFlight { intent_at: at, deadline: *deadline }
                     }
                 };
@@ -138,8 +167,11 @@ impl Run {
                     | Phase::Held { .. } => return Err("an outcome without an attempt in flight"),
                 };
                 match outcome {
-                    Outcome::Applied { .. } | Outcome::Found { .. } => self.go_on(),
-                    Outcome::NotApplied { reason } | Outcome::Unavailable { reason } => {
+                    Outcome::Applied { output } => self.put_out(output),
+                    Outcome::Found { .. } => self.go_on(),
+                    Outcome::NotApplied { reason }
+                    | Outcome::Refused { reason }
+                    | Outcome::Unavailable { reason } => {
                         self.phase = Phase::Failed { reason: reason.clone() };
                     }
                     Outcome::Unknown { reason } => {
@@ -158,7 +190,10 @@ impl Run {
                     return Err("a confirmation of a step that is not in doubt");
                 };
                 match answer {
-                    Confirmation::Applied { .. } => self.go_on(),
+                    Confirmation::Applied { evidence, output } => {
+                        let output = output.as_ref().unwrap_or(evidence).clone();
+                        self.put_out(&output);
+                    }
                     Confirmation::NotApplied { evidence } => {
                         self.phase = Phase::Failed { reason: format!("{doubt}; {evidence}") };
                     }
@@ -193,6 +228,25 @@ impl Run {
                 }
                 self.phase = Phase::Held { reason: reason.clone() };
             }
+            Event::StepResolved { step, applied, evidence, by, .. } => {
+                self.expect_step(*step)?;
+                if !matches!(self.phase, Phase::Held { .. }) {
+                    return Err("a step resolved that was not held");
+                }
+                if *applied {
+                    self.go_on();
+                } else {
+                    self.phase =
+                        Phase::Failed { reason: format!("{by} says that it had no effect: {evidence}") };
+                }
+            }
+            Event::CancelAsked { .. } => self.cancelled = true,
+            Event::RunResumed { .. } => {
+                if !matches!(self.phase, Phase::Failed { .. }) {
+                    return Err("a run resumed that has not failed");
+                }
+                (self.phase, self.forgiven, self.cancelled) = (Phase::Ready, self.attempt, false);
+            }
             Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Marked
@@ -216,9 +270,17 @@ impl Run {
         Ok(())
     }
 
+    fn put_out(&mut self, output: &str) {
+        if let Some(StepCall::External { .. } | StepCall::Require { .. }) = self.step().map(|step| &step.call)
+        {
+            self.outputs.insert(self.at, output.to_owned());
+        }
+        self.go_on();
+    }
+
     fn go_on(&mut self) {
         self.at += 1;
-        self.attempt = 0;
+        (self.attempt, self.forgiven) = (0, 0);
         self.phase = Phase::Ready;
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn performed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32,
         }
         Outcome::Found { .. } => drive::advance(t, id),
         Outcome::NotApplied { reason } => retry_or_fail(t, id, reason, false),
-        Outcome::Unavailable { reason } => drive::fail(t, id, reason),
+        Outcome::Refused { reason } | Outcome::Unavailable { reason } => drive::fail(t, id, reason),
         Outcome::Unknown { .. } => doubt(t, id),
     }
 }
@@ -76,7 +76,9 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId) {
     let (Phase::InDoubt { asked, ask_at, reason, .. }, Some(spec)) = (&run.phase, run.step()) else { return };
     let reason = reason.clone();
     match spec.class {
-        Class::Pure | Class::Idempotent if run.attempt < spec.attempts_max + spec.confirms_max => {
+        Class::Pure | Class::Idempotent
+            if run.tried() < spec.attempts_max.saturating_add(spec.confirms_max) =>
+        {
             let (step, not_before) = (run.at, t.now.monotonic);
             t.emit(Event::StepRetry { run: id, step, not_before });
             drive::advance(t, id);
@@ -127,6 +129,17 @@ pub(crate) fn recover(t: &mut Turning<'_>, id: RunId) {
         }
         Phase::Ready | Phase::Waiting { .. } => drive::advance(t, id),
         Phase::Held { .. } => {}
+    }
+}
+
+/// Takes a person's word on a step that waits for one.
+pub(crate) fn resolved(t: &mut Turning<'_>, id: RunId, step: u32, says: (bool, String), by: String) {
+    let (applied, evidence) = says;
+    t.emit(Event::StepResolved { run: id, step, applied, evidence: evidence.clone(), by });
+    if applied {
+        drive::advance(t, id);
+    } else {
+        retry_or_fail(t, id, evidence, true);
     }
 }
 
@@ -269,12 +282,15 @@ fn slowest_probe(t: &Turning<'_>, run: &Run) -> Duration {
 fn retry_or_fail(t: &mut Turning<'_>, id: RunId, reason: String, was_in_doubt: bool) {
     let Some(run) = t.state.runs.get(&id) else { return };
     let Some(spec) = run.step() else { return };
+    if run.cancelled {
+        return drive::cancel(t, id);
+    }
     // An attempt that was cut off and then proved to have had no effect was no attempt of the plan's.
-    let attempts_max = spec.attempts_max + if was_in_doubt { spec.confirms_max } else { 0 };
-    if run.attempt >= attempts_max {
+    let attempts_max = spec.attempts_max.saturating_add(if was_in_doubt { spec.confirms_max } else { 0 });
+    if run.tried() >= attempts_max {
         return drive::fail(t, id, reason);
     }
-    let (step, wait) = (run.at, retry::delay(spec.backoff, run.attempt, t.jitter()));
+    let (step, wait) = (run.at, retry::delay(spec.backoff, run.tried(), t.jitter()));
     let not_before = t.now.monotonic + wait;
     t.emit(Event::StepRetry { run: id, step, not_before });
     drive::advance(t, id);

@@ -3,7 +3,7 @@
 //! Words: `pass`, `fail`, `dead(EXIT)`, `maybe` answer for the first check of the first service, `api.pass` and
 //! `db/1.fail` for others; `applied`, `refused`, `unavailable`, `unknown` answer the last act; `confirmed`, `denied`,
 //! `unsure` the last question; `taken`, `nottaken` every message on its way; `+5s` lets time go by; `crash`, `reboot`,
-//! `full`, `mended`, `restart`, `force`, `run`, `wall(SECONDS)` happen. `|` goes from the script to the expectation.
+//! `full`, `mended`, `restart`, `force`, `run`, `resume`, `cancel`, `was-done`, `was-not-done`, `wall(SECONDS)` happen. `|` goes from the script to the expectation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -145,6 +145,7 @@ impl Story {
             Reply::Refused(Refusal::BudgetSpent { .. }) => "budget-spent".to_owned(),
             Reply::Refused(Refusal::NotFound) => "not-found".to_owned(),
             Reply::Refused(Refusal::NoActuator) => "no-actuator".to_owned(),
+            Reply::Refused(Refusal::NotNow(why)) => format!("not-now({why})"),
         }));
     }
 
@@ -183,12 +184,26 @@ impl Story {
                 let force = word == "force";
                 self.feed(Input::Command(Command::Restart { service: ServiceId(0), by: text(), force }));
             }
-            "run" => self.feed(Input::Command(Command::Run { pipeline: "pay".to_owned() })),
+            "run" => self.feed(Input::Command(Command::Run {
+                pipeline: "pay".to_owned(),
+                by: text(),
+                inputs: String::new(),
+            })),
+            "resume" => self.feed(Input::Command(Command::Resume { run: RunId(1), by: text() })),
+            "cancel" => self.feed(Input::Command(Command::Cancel { run: RunId(1), by: text() })),
+            "was-done" | "was-not-done" => {
+                let run = &self.engine.state().runs[&RunId(1)];
+                let step = run.step().map(|step| step.name.clone()).unwrap_or_default();
+                let (applied, by, evidence) = (word == "was-done", text(), text());
+                let command = Command::Resolve { run: RunId(1), step, applied, evidence, by };
+                self.feed(Input::Command(command));
+            }
             "applied" => self.performed(Outcome::Applied { output: text() }),
             "refused" => self.performed(Outcome::NotApplied { reason: text() }),
+            "no" => self.performed(Outcome::Refused { reason: text() }),
             "unavailable" => self.performed(Outcome::Unavailable { reason: text() }),
             "unknown" => self.performed(Outcome::Unknown { reason: text() }),
-            "confirmed" => self.confirmed(Confirmation::Applied { evidence: text() }),
+            "confirmed" => self.confirmed(Confirmation::Applied { evidence: text(), output: None }),
             "denied" => self.confirmed(Confirmation::NotApplied { evidence: text() }),
             "unsure" => self.confirmed(Confirmation::StillUnknown { reason: text(), retry_after: 5 * S }),
             "taken" | "nottaken" => {
@@ -325,6 +340,7 @@ impl Story {
                     Outcome::Applied { .. } => "applied",
                     Outcome::Found { .. } => "found",
                     Outcome::NotApplied { .. } => "not-applied",
+                    Outcome::Refused { .. } => "refused",
                     Outcome::Unavailable { .. } => "unavailable",
                     Outcome::Unknown { .. } => "unknown",
                 };
@@ -341,6 +357,12 @@ impl Story {
             Event::StepRetry { .. } => "retry".to_owned(),
             Event::StepLeftToVerify { .. } => "left".to_owned(),
             Event::StepHeld { .. } => "held".to_owned(),
+            Event::StepResolved { applied, .. } => format!("resolved({applied})"),
+            Event::CancelAsked { .. } => "cancel".to_owned(),
+            Event::RunResumed { .. } => "resumed".to_owned(),
+            Event::RunFinished { verdict: Verdict::Cancelled { name, .. }, .. } => {
+                format!("cancelled({name})")
+            }
             Event::RunFinished { verdict: Verdict::Done, .. } => "done".to_owned(),
             Event::RunFinished { verdict: Verdict::Failed { .. }, .. } => "failed".to_owned(),
             Event::NoticeOwed { what, .. } => {
@@ -399,7 +421,7 @@ fn service(name: &str) -> ServiceSpec {
         name: name.to_owned(),
         checks: vec![check],
         restartable: true,
-        verify: VerifySpec { settle: S, within: 10 * S },
+        verify: VerifySpec { settle: S, within: 10 * S, stay: Duration::ZERO },
         heal: Some(HealSpec {
             action: Action::Restart,
             budget: Budget { attempts: 2, per: 600 * S },
@@ -412,11 +434,34 @@ fn service(name: &str) -> ServiceSpec {
     }
 }
 
+/// A step whose implementation nobody looks at.
+pub(crate) fn external() -> StepCall {
+    StepCall::External { kind: "told".to_owned(), settings: Arc::from("{}") }
+}
+
+/// Returns a pipeline of three steps: one that requires the first service, one that moves value, one that does not.
+pub(crate) fn three_steps(class: Class) -> PipelineSpec {
+    let mut pipeline = pipeline();
+    let pay = StepSpec { class, ..pipeline.steps[0].clone() };
+    let tell = StepSpec { name: "TELL".to_owned(), class: Class::Idempotent, value: false, ..pay.clone() };
+    let healthy = vec!["db".to_owned()];
+    let look = StepSpec {
+        name: "LOOK".to_owned(),
+        call: StepCall::Require { healthy },
+        class: Class::Pure,
+        value: false,
+        attempts_max: 1,
+        ..pay.clone()
+    };
+    pipeline.steps = vec![look, pay, tell];
+    pipeline
+}
+
 /// Returns a pipeline of one step that moves value.
 pub(crate) fn pipeline() -> PipelineSpec {
     let step = StepSpec {
         name: "PAY".to_owned(),
-        call: StepCall::External,
+        call: external(),
         class: Class::Confirmable,
         value: true,
         attempts_max: 2,

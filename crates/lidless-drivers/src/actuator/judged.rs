@@ -28,9 +28,9 @@ impl Actuator for JudgedByChecks {
     fn perform(&self, action: Action, timeout: Duration) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             match self.0.perform(action, timeout).await {
-                Outcome::NotApplied { reason } | Outcome::Unavailable { reason } => {
-                    Outcome::Unknown { reason }
-                }
+                Outcome::NotApplied { reason }
+                | Outcome::Refused { reason }
+                | Outcome::Unavailable { reason } => Outcome::Unknown { reason },
                 other @ (Outcome::Applied { .. } | Outcome::Found { .. } | Outcome::Unknown { .. }) => other,
             }
         })

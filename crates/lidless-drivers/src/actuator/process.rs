@@ -127,14 +127,16 @@ impl ProcessActuator {
                 self.not_yet("no instance is running".to_owned())
             }
             (Action::Start, Some(pid), _) => {
-                Confirmation::Applied { evidence: format!("process {pid} is running") }
+                Confirmation::Applied { evidence: format!("process {pid} is running"), output: None }
             }
-            (Action::Restart, Some(pid), Some(_)) => {
-                Confirmation::Applied { evidence: format!("process {pid} was launched after the intent") }
-            }
+            (Action::Restart, Some(pid), Some(_)) => Confirmation::Applied {
+                evidence: format!("process {pid} was launched after the intent"),
+                output: None,
+            },
             // Done is done: whether it helped is for the checks to say, and so is that it died of it again.
             (Action::Start | Action::Restart, None, Some((pid, _))) => Confirmation::Applied {
                 evidence: format!("process {pid} was launched after the intent, and has ended"),
+                output: None,
             },
             (Action::Restart, Some(pid), None) => {
                 self.not_yet(format!("process {pid} was launched before the intent"))

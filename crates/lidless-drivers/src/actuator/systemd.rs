@@ -83,6 +83,7 @@ impl SystemdActuator {
             }
             other @ (Outcome::Applied { .. }
             | Outcome::Found { .. }
+            | Outcome::Refused { .. }
             | Outcome::Unavailable { .. }
             | Outcome::Unknown { .. }) => other,
         })
@@ -244,9 +245,9 @@ impl SystemdActuator {
         let evidence = format!("{state}, started {} ago", seconds(Clocks::read(&self.clock).since(started)));
         Ok(match action {
             // Done is done: whether it helped is for the checks to say, and so is that it died of it again.
-            Action::Start | Action::Restart if since => Confirmation::Applied { evidence },
+            Action::Start | Action::Restart if since => Confirmation::Applied { evidence, output: None },
             // A start asks for no more than that it is active.
-            Action::Start | Action::Reload if active => Confirmation::Applied { evidence },
+            Action::Start | Action::Reload if active => Confirmation::Applied { evidence, output: None },
             Action::Restart if active => {
                 Confirmation::NotApplied { evidence: format!("{evidence}, before it was to be restarted") }
             }
@@ -261,9 +262,10 @@ impl SystemdActuator {
         deadline: Instant,
     ) -> Result<Confirmation, BusError> {
         Ok(match unit.reloaded(&self.bus, deadline).await? {
-            Some((at, true)) if self.is_after(at, intent_at) => {
-                Confirmation::Applied { evidence: "its reload commands ran since, and succeeded".to_owned() }
-            }
+            Some((at, true)) if self.is_after(at, intent_at) => Confirmation::Applied {
+                evidence: "its reload commands ran since, and succeeded".to_owned(),
+                output: None,
+            },
             Some((at, false)) if self.is_after(at, intent_at) => {
                 Confirmation::NotApplied { evidence: "its reload commands ran since, and failed".to_owned() }
             }

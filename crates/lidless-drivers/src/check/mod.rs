@@ -10,7 +10,7 @@ pub mod tcp;
 mod reach;
 mod resolve;
 mod verdict;
-mod wording;
+pub(crate) mod wording;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use super::mark;
 use crate::JournalError;
 
 /// The files whose headers were read, by device and inode.
@@ -60,6 +61,11 @@ pub(super) fn explain(path: &Path, err: JournalError) -> JournalError {
     match err {
         JournalError::Corrupt { .. } | JournalError::NotAJournal { .. } => match cut_short(path) {
             Some(cut) => JournalError::Truncated { path: path.to_owned(), what: cut.to_string() },
+            // Nobody else puts a mark beside a file.
+            None if matches!(err, JournalError::NotAJournal { .. }) && mark::read(path).is_some() => {
+                let why = "its first page is not that of a journal, though lidless wrote one here".to_owned();
+                JournalError::Corrupt { path: path.to_owned(), seq: None, why }
+            }
             None => err,
         },
         _ => err,

@@ -14,7 +14,7 @@ use rusqlite::{Connection, Row, Statement, TransactionBehavior};
 use super::append::{micros, to_sql};
 use super::chain::GENESIS;
 use super::fail::Named;
-use super::file::{CutShort, cut_short};
+use super::file::{CutShort, cut_short, explain};
 use super::mark::{self, Acknowledged};
 use super::open::{open_reader, read_head};
 use super::problem::{Problem, VerifyError, VerifyReport};
@@ -238,7 +238,7 @@ impl Walk<'_> {
             JournalError::Corrupt { .. } | JournalError::NotAJournal { .. } | JournalError::Io { .. }
         );
         let cut = if in_doubt { cut_short(self.path) } else { None };
-        match (cut, err) {
+        match (cut, explain(self.path, err)) {
             (Some(CutShort { bytes, pages_expected }), _) => {
                 self.problem(Problem::CutShort { bytes, pages_expected, row: Some(self.next) });
             }

@@ -4,7 +4,9 @@ pub mod client;
 mod gate;
 mod host;
 mod routes;
+mod runs;
 mod server;
 
 pub use routes::{EventLine, RestartAnswer, RestartRequest};
+pub use runs::{RunAnswer, RunOrder, RunRequest, RunStatus, RunWhat, Runs};
 pub use server::{ServeError, Server};

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Peer;
 use super::host;
+use super::runs;
 use crate::runtime::status::{self, rfc3339};
 use crate::runtime::{Handle, Lost};
 use crate::telemetry;
@@ -124,6 +125,8 @@ pub(super) fn local(context: Context) -> axum::Router {
         .route("/v1/incidents", get(get_incidents))
         .route("/v1/events", get(get_events))
         .route("/v1/restart", post(post_restart))
+        .route("/v1/run", post(runs::post_run))
+        .route("/v1/runs", get(runs::get_runs).post(runs::post_order))
         .with_state(context.clone());
     asked_once(routes.merge(public(context)))
 }
@@ -220,6 +223,7 @@ async fn post_restart(
                     ("no_actuator", format!("nothing in the configuration says how to restart `{service}`"))
                 }
                 Refusal::Busy(run) => ("busy", format!("{run} is acting on `{service}` already")),
+                Refusal::NotNow(why) => ("not_now", why.to_owned()),
                 Refusal::BudgetSpent { until } => {
                     let wait = crate::words::span(until.saturating_sub(now));
                     ("budget_spent", format!("the restart budget of `{service}` is spent for {wait}"))
@@ -355,6 +359,6 @@ fn page(journal: &Path, after: Seq) -> Result<Vec<Record>, lidless_store::Journa
     SqliteReader::open(journal)?.events(after, PAGE, &EventFilter::default())
 }
 
-fn lost() -> Response {
+pub(super) fn lost() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "lidless is ending\n").into_response()
 }

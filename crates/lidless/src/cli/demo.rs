@@ -205,6 +205,8 @@ impl<'a> Demo<'a> {
     /// Shows what happens until the incident is closed.
     async fn heal(&mut self, fault: Fault, began: Instant) -> Result<Row, String> {
         let mut row = Row { fault, noticed: None, healed: None };
+        // Well again is one thing, proved to be well another: the first pass ends the downtime, the last the incident.
+        let mut well = None;
         while row.healed.is_none() {
             let left = HEAL_MAX.saturating_sub(began.elapsed());
             let Ok(line) = tokio::time::timeout(left, self.events.recv()).await else {
@@ -230,8 +232,13 @@ impl<'a> Demo<'a> {
                         Some(format!("    {output}"))
                     }
                     Event::StepOutcome { .. } => Some(format!("    {}", line.text)),
+                    Event::HealthChanged { to: Health::Up, .. } if row.noticed.is_some() => {
+                        well = Some(after);
+                        let check = line.check.as_deref().unwrap_or("");
+                        Some(self.globals.health_line(Health::Up, &format!("{check}: {}", line.text)))
+                    }
                     Event::IncidentClosed { .. } => {
-                        row.healed = Some(after);
+                        row.healed = well.or(Some(after));
                         Some(self.globals.health_line(Health::Up, &line.text))
                     }
                     _ => None,

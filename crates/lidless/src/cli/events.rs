@@ -328,7 +328,9 @@ fn mark_of(event: &Event) -> Mark {
         | Event::GaveUp { .. }
         | Event::StoreDegraded { .. }
         | Event::RunFinished { verdict: Verdict::Failed { .. }, .. }
-        | Event::StepOutcome { outcome: Outcome::NotApplied { .. }, .. } => Mark::Down,
+        | Event::StepOutcome { outcome: Outcome::NotApplied { .. } | Outcome::Refused { .. }, .. } => {
+            Mark::Down
+        }
         Event::IncidentClosed { .. }
         | Event::StoreRecovered
         | Event::RunFinished { verdict: Verdict::Done, .. }
@@ -336,6 +338,8 @@ fn mark_of(event: &Event) -> Mark {
         Event::HealHeld { .. }
         | Event::BackedOff { .. }
         | Event::StepHeld { .. }
+        | Event::CancelAsked { .. }
+        | Event::RunFinished { verdict: Verdict::Cancelled { .. }, .. }
         | Event::NoticeFailed { .. }
         | Event::StepOutcome { outcome: Outcome::Unavailable { .. }, .. } => Mark::Suspect,
         Event::StepOutcome { outcome: Outcome::Unknown { .. }, .. } | Event::StepLeftToVerify { .. } => {
@@ -349,6 +353,8 @@ fn mark_of(event: &Event) -> Mark {
         | Event::RunCreated { .. }
         | Event::StepConfirmed { .. }
         | Event::StepRetry { .. }
+        | Event::StepResolved { .. }
+        | Event::RunResumed { .. }
         | Event::NoticeOwed { .. }
         | Event::NoticeDelivered { .. }
         | Event::Intervention { .. } => Mark::None,

@@ -26,6 +26,8 @@ pub enum Exit {
     Permission,
     /// 6: refused by a guard; nothing was done.
     Refused,
+    /// 7: nobody knows whether it took effect; look before you do it again.
+    Unknown,
     /// 75: not now, but soon.
     TryAgain,
     /// 128+N: ended by signal N.
@@ -43,6 +45,7 @@ impl Exit {
             Exit::Unreachable => 4,
             Exit::Permission => 5,
             Exit::Refused => 6,
+            Exit::Unknown => 7,
             Exit::TryAgain => 75,
             Exit::Signal(number) => u8::try_from(number).map_or(u8::MAX, |number| number.saturating_add(128)),
         }

@@ -16,6 +16,8 @@ mod live;
 mod log;
 pub mod output;
 pub mod restart;
+pub mod run;
+pub mod runs;
 mod save;
 pub mod schema;
 pub mod serve;
@@ -39,8 +41,8 @@ use crate::demo_service::{self, DemoServiceArgs};
 /// The verbs in the order in which one meets them. Every verb that is not hidden stands here once.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Start", &["demo", "check", "serve", "schema", "completions", "man"]),
-    ("See", &["status", "events", "incidents"]),
-    ("Act", &["watch", "restart"]),
+    ("See", &["status", "events", "incidents", "runs"]),
+    ("Act", &["watch", "restart", "run", "resume", "cancel", "resolve"]),
     ("Keep", &["store"]),
 ];
 
@@ -53,6 +55,7 @@ Exit codes:
   4    the daemon cannot be reached, or the store is in use by another lidless
   5    permission denied
   6    refused by a guard, such as a spent restart budget; nothing was done
+  7    nobody knows whether a step took effect: look before you do it again
   75   not now, but soon: try again
   128+N  ended by signal N
 
@@ -98,6 +101,11 @@ enum Verb {
     Incidents(incidents::IncidentsArgs),
     Watch(watch::WatchArgs),
     Restart(restart::RestartArgs),
+    Run(run::RunArgs),
+    Runs(runs::RunsArgs),
+    Resume(runs::ResumeArgs),
+    Cancel(runs::CancelArgs),
+    Resolve(runs::ResolveArgs),
     Store(store::StoreArgs),
     /// Runs the small service that the demo and the quick start heal.
     #[command(hide = true)]
@@ -139,6 +147,11 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Incidents(args) => incidents::run(args, &globals),
         Verb::Watch(args) => watch::run(args, &globals),
         Verb::Restart(args) => restart::run(args, &globals),
+        Verb::Run(args) => run::run(args, &globals),
+        Verb::Runs(args) => runs::run(args, &globals),
+        Verb::Resume(args) => runs::resume(args, &globals),
+        Verb::Cancel(args) => runs::cancel(args, &globals),
+        Verb::Resolve(args) => runs::resolve(args, &globals),
         Verb::Store(args) => store::run(args, &globals),
         Verb::DemoService(args) => return demo_service::run(args.clone()),
     };

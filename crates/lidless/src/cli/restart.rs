@@ -116,6 +116,9 @@ async fn restart(args: &RestartArgs, globals: &Globals) -> Result<Exit, Failure>
             }
             Ok(Exit::Ok)
         }
+        (_, Some(Verdict::Cancelled { name, .. })) => {
+            Err(Failure::new(Exit::Unhealthy, format!("{run} was cancelled before {name}")))
+        }
         (_, Some(Verdict::Failed { name, reason, .. })) => {
             if globals.json() {
                 let (failed_step, reason) = (Some(name), Some(reason));
@@ -189,7 +192,7 @@ impl<'a> Follower<'a> {
                         self.step(*step, Mark::Step, &line.text, took);
                     }
                     Outcome::Unknown { .. } => self.step(*step, Mark::Unknown, &line.text, took),
-                    Outcome::NotApplied { .. } | Outcome::Unavailable { .. } => {
+                    Outcome::NotApplied { .. } | Outcome::Refused { .. } | Outcome::Unavailable { .. } => {
                         self.step(*step, Mark::Down, &line.text, took);
                     }
                 }
@@ -219,7 +222,8 @@ impl<'a> Follower<'a> {
     }
 }
 
-fn run_of(event: &Event) -> Option<RunId> {
+/// Returns the run that an event is about.
+pub(super) fn run_of(event: &Event) -> Option<RunId> {
     match event {
         Event::RunCreated { run, .. }
         | Event::StepIntent { run, .. }
@@ -228,6 +232,9 @@ fn run_of(event: &Event) -> Option<RunId> {
         | Event::StepRetry { run, .. }
         | Event::StepLeftToVerify { run, .. }
         | Event::StepHeld { run, .. }
+        | Event::StepResolved { run, .. }
+        | Event::CancelAsked { run, .. }
+        | Event::RunResumed { run, .. }
         | Event::RunFinished { run, .. } => Some(*run),
         Event::Started { .. }
         | Event::Stopped { .. }

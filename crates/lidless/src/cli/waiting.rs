@@ -1,5 +1,7 @@
 //! How does a verb wait for what it began, and what may end the waiting?
 
+use std::io::IsTerminal as _;
+
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,25 +19,38 @@ pub(super) fn to_end<T>(tokio: Runtime, work: impl Future<Output = T>) -> T {
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
+    hup: Signal,
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT from now on. None, and an error in the log, where that is not possible.
+    /// Catches SIGTERM, SIGINT and SIGHUP from now on. None, and an error in the log, where that is not possible.
     pub(super) fn catch() -> Option<Signals> {
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(term), Ok(int)) => Some(Signals { term, int }),
-            (Err(err), _) | (_, Err(err)) => {
+        let kinds = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
+        match (signal(kinds.0), signal(kinds.1), signal(kinds.2)) {
+            (Ok(term), Ok(int), Ok(hup)) => Some(Signals { term, int, hup }),
+            (Err(err), ..) | (_, Err(err), _) | (.., Err(err)) => {
                 tracing::error!(error = %err, "Signals cannot be caught.");
                 None
             }
         }
     }
 
-    /// Returns the number of the next one.
+    /// Returns the number of the next one that ends us. A hang-up does where there was a terminal to hang up; elsewhere it is
+    /// somebody's wish for a reload.
     pub(super) async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.term.recv() => 15,
-            _ = self.int.recv() => 2,
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return 15,
+                _ = self.int.recv() => return 2,
+                _ = self.hup.recv() => {
+                    if std::io::stderr().is_terminal() {
+                        return 1;
+                    }
+                    tracing::warn!(
+                        "There is no reload: end this lidless and start the next one; services go on meanwhile."
+                    );
+                }
+            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What did the files say, once types are clear? Everything optional stays optional here: defaults may lie in another file.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use lidless_core::pipeline::plan::Class;
 
 use super::node::{Place, Sp};
 use super::secret::SecretSource;
@@ -50,6 +53,8 @@ pub struct Document {
     pub notify: Vec<Named<Given<Vec<Sp<String>>>>>,
     /// By name.
     pub services: Vec<Named<Service>>,
+    /// By name.
+    pub pipelines: Vec<Named<Pipeline>>,
 }
 
 /// Something that has a name.
@@ -258,6 +263,67 @@ pub struct HealOn {
     pub never_on_exit: Option<Sp<Vec<i32>>>,
     /// How long answers are ignored after the act.
     pub settle: Option<Duration>,
+    /// How long the checks must go on passing.
+    pub stay: Option<Duration>,
     /// How long the checks have to pass.
     pub within: Option<Duration>,
+}
+
+/// One pipeline.
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    /// For people.
+    pub title: Option<String>,
+    /// In order.
+    pub steps: Vec<Named<Step>>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// What it does.
+    pub work: Given<Work>,
+    /// How many attempts in all.
+    pub attempts: Option<Sp<u32>>,
+    /// First and longest wait.
+    pub backoff: Option<(Duration, Duration)>,
+    /// The longest that an attempt may take.
+    pub timeout: Option<Duration>,
+    /// Who is asked whether it took effect.
+    pub confirm: Given<Confirm>,
+    /// What a lost answer allows.
+    pub class: Given<Sp<Class>>,
+    /// Where it says that it moves value.
+    pub value: Option<Place>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Goes on only if these services are well; at least one.
+    Require(Vec<Sp<String>>),
+    /// Runs a command.
+    Exec(StepExec),
+}
+
+/// `call.exec`.
+#[derive(Clone, Debug)]
+pub struct StepExec {
+    /// Program and arguments.
+    pub command: Vec<Sp<String>>,
+    /// Working directory.
+    pub dir: Option<Sp<String>>,
+    /// Environment, no secrets.
+    pub env: BTreeMap<String, String>,
+}
+
+/// `confirm`.
+#[derive(Clone, Debug)]
+pub struct Confirm {
+    /// Where the key stands.
+    pub at: Place,
+    /// Program and arguments.
+    pub exec: Vec<Sp<String>>,
+    /// How often it is asked.
+    pub tries: Option<u32>,
 }

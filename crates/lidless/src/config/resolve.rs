@@ -1,5 +1,7 @@
 //! What is the configuration with every default filled in? A valid document becomes the engine's spec and the drivers' settings.
 
+mod pipeline;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub const UNIT_CHECK: &str = "unit";
 const STORE_PATH: &str = "/var/lib/lidless/lidless.db";
 const LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7433));
+/// What fails at its start does so within this time: a port that is taken, a file that is not there.
+const STAY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const ACT_TIMEOUT_SYSTEMD: Duration = Duration::from_secs(90);
 /// A dead process is seen at once by its pidfd; this interval is only the net below that.
@@ -51,6 +55,8 @@ pub fn resolve(
     let store_path = written.map_or_else(|| PathBuf::from(STORE_PATH), |path| resolver.path(path));
     resolver.logs = store_path.parent().unwrap_or(Path::new("/")).join("logs");
     let (specs, services) = document.services.iter().map(|service| resolver.service(service)).unzip();
+    let (pipeline_specs, pipelines) =
+        document.pipelines.iter().map(|pipeline| resolver.pipeline(pipeline)).unzip();
     let heals = document.limits.as_ref().and_then(|limits| limits.value);
     let heals = heals.unwrap_or(model::Budget { attempts: 60, per: 5 * MINUTE });
     let notify = document.notify.iter().map(|notifier| NotifySettings {
@@ -64,9 +70,10 @@ pub fn resolve(
             site: document.site.as_ref().map_or_else(|| "lidless".to_owned(), |site| site.value.clone()),
             services: specs,
             host_budget: Some(Budget { attempts: heals.attempts, per: heals.per }),
-            pipelines: Vec::new(),
+            pipelines: pipeline_specs,
         },
         services,
+        pipelines,
         store_path,
         web: match document.web.as_ref().map(|web| &web.value) {
             None => Some(LISTEN),
@@ -101,6 +108,7 @@ impl Resolver<'_> {
         let verify = VerifySpec {
             settle: heal_on.and_then(|heal| heal.settle).unwrap_or(Duration::ZERO),
             within: heal_on.and_then(|heal| heal.within).unwrap_or(Duration::from_secs(30)),
+            stay: heal_on.and_then(|heal| heal.stay).unwrap_or(STAY),
         };
         let mut checks: Vec<(CheckSpec, CheckSettings)> = Vec::with_capacity(service.value.checks.len() + 1);
         checks.extend(self.implicit_check(&run, &service.value.checks));

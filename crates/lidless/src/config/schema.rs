@@ -69,6 +69,7 @@ fn value_of(accepts: Accepts) -> Value {
         Accepts::Size => definition("size"),
         Accepts::Signal => definition("signal"),
         Accepts::Argv => json!({ "type": "array", "items": definition("text"), "minItems": 1 }),
+        Accepts::ArgvOrMap(shape) => json!({ "oneOf": [value_of(Accepts::Argv), map_of(shape)] }),
         Accepts::Texts => json!({ "type": "array", "items": definition("text") }),
         Accepts::ExitCodes => {
             json!({ "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 255 } })
@@ -78,6 +79,9 @@ fn value_of(accepts: Accepts) -> Value {
         }
         Accepts::Secrets => {
             json!({ "type": "object", "additionalProperties": { "oneOf": [definition("text"), definition("secret")] } })
+        }
+        Accepts::TextsByName => {
+            json!({ "type": "object", "additionalProperties": definition("text") })
         }
         Accepts::Words(words) => json!({ "enum": words }),
         Accepts::Map(shape) if shape.keys.iter().any(|key| key.required) || !shape.one_of.is_empty() => {
@@ -92,6 +96,17 @@ fn value_of(accepts: Accepts) -> Value {
             "propertyNames": definition("name"),
             "additionalProperties": value_of(Accepts::Map(shape)),
         })),
+        Accepts::Steps(shape) => json!({
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "propertyNames": definition("name"),
+                "minProperties": 1,
+                "maxProperties": 1,
+                "additionalProperties": map_of(shape),
+            },
+        }),
     }
 }
 

@@ -1,13 +1,16 @@
 //! What do the drivers need to know? Plain settings, one arm a kind, for the runtime to hand on.
 //!
-//! Unlike the core's `Spec`, these may hold secrets and are never journalled. `==` tells a reload what changed.
+//! Unlike the core's `Spec`, these may hold secrets and are never journalled; only those of steps are, and hold none.
+//! `==` tells a reload what changed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lidless_core::spec::Spec;
+use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
 use super::units::Signal;
@@ -19,6 +22,8 @@ pub struct Resolved {
     pub spec: Spec,
     /// For the drivers, in the order of `spec.services`.
     pub services: Vec<ServiceSettings>,
+    /// What people call the pipelines, in the order of `spec.pipelines`.
+    pub pipelines: Vec<PipelineSettings>,
     /// The database file.
     pub store_path: PathBuf,
     /// Where /metrics and /healthz are served; `None` is off.
@@ -175,6 +180,30 @@ pub struct ExecSettings {
     pub timeout: Duration,
     /// The working directory: that of the configuration file.
     pub dir: PathBuf,
+}
+
+/// What the engine does not need to know of a pipeline.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PipelineSettings {
+    /// As in the spec.
+    pub name: String,
+    /// A longer name, for people.
+    pub title: Option<String>,
+}
+
+/// A step that runs a command. Unlike all others here it is journalled, as JSON in the step: a run keeps what it began with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExecStepSettings {
+    /// Program and arguments, never empty.
+    pub command: Vec<String>,
+    /// The working directory.
+    pub dir: PathBuf,
+    /// Beside lidless's own environment; no secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Program and arguments, never empty: asks whether the command took effect.
+    #[serde(default)]
+    pub confirm: Option<Vec<String>>,
 }
 
 /// Someone who is told.

@@ -3,9 +3,11 @@
 //! A key that is not here does not exist; a key in `later` is known to come, and is refused with those words.
 
 mod check;
+mod pipeline;
 mod service;
 
 pub use check::*;
+pub use pipeline::*;
 pub use service::*;
 
 /// What a map may hold.
@@ -58,6 +60,8 @@ pub enum Accepts {
     Signal,
     /// A program and its arguments.
     Argv,
+    /// A program and its arguments, or a map of this shape.
+    ArgvOrMap(&'static Shape),
     /// A list of texts.
     Texts,
     /// A list of exit codes.
@@ -66,6 +70,8 @@ pub enum Accepts {
     Statuses,
     /// Names to texts or secrets.
     Secrets,
+    /// Names to texts, none of them secret.
+    TextsByName,
     /// One of these words.
     Words(&'static [&'static str]),
     /// A map of this shape.
@@ -74,6 +80,8 @@ pub enum Accepts {
     MapOrOff(&'static Shape),
     /// Names to maps of this shape.
     Named(&'static Shape),
+    /// A list of maps, each with one name to a map of this shape.
+    Steps(&'static Shape),
 }
 
 impl Accepts {
@@ -87,15 +95,16 @@ impl Accepts {
             Accepts::DurationRange => "a range of durations",
             Accepts::Size => "a size",
             Accepts::Signal => "a signal",
-            Accepts::Argv => "a list: the program, then its arguments",
+            Accepts::Argv | Accepts::ArgvOrMap(_) => "a list: the program, then its arguments",
             Accepts::Texts => "a list of texts",
             Accepts::ExitCodes => "a list of exit codes",
             Accepts::Statuses => "a status, a range of statuses or a list of these",
-            Accepts::Secrets => "a map of names to texts",
+            Accepts::Secrets | Accepts::TextsByName => "a map of names to texts",
             Accepts::Words(_) => "one of a few words",
             Accepts::Map(shape) => shape.noun,
             Accepts::MapOrOff(_) => "a map or `off`",
             Accepts::Named(_) => "a map by name",
+            Accepts::Steps(_) => "a list of steps",
         }
     }
 }
@@ -159,18 +168,15 @@ pub static TOP: Shape = Shape {
             "{ api: { checks: { up: { tcp: { address: 127.0.0.1:80 } } } } }",
             "What is looked after, by name.",
         ),
+        key(
+            "pipelines",
+            Accepts::Named(&PIPELINE),
+            "{ vault: { steps: [{ COMPOUND: { call: { exec: [/usr/local/bin/compound] } } }] } }",
+            "Runs of named steps, by name.",
+        ),
     ],
     one_of: &[],
-    later: &[
-        "timezone",
-        "escalation",
-        "heartbeats",
-        "objectives",
-        "planned",
-        "pipelines",
-        "chains",
-        "learning",
-    ],
+    later: &["timezone", "escalation", "heartbeats", "objectives", "planned", "chains", "learning"],
 };
 
 /// `store`.

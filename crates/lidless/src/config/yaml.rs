@@ -89,6 +89,9 @@ impl OpenMap {
         let written = text.get(node.at.start as usize..node.at.end as usize).unwrap_or_default().trim_end();
         if written.is_empty() || written.contains('\n') {
             node.at = key.at;
+        } else {
+            // A block ends where the next thing begins, perhaps lines further down.
+            node.at = node.at.part(0, written.len());
         }
         let earlier = if self.entries.len() < INDEX_FROM {
             self.entries.iter().find(|entry| entry.key.value == key.value)

@@ -35,6 +35,7 @@ pub struct Drivers {
     managed: Vec<(String, Arc<ManagedProcess>)>,
     /// Processes that run on without a service.
     pub(super) orphans: Vec<Orphan>,
+    run_logs: PathBuf,
 }
 
 /// A driver that cannot be built: what the configuration says is well-formed, but this machine cannot do it.
@@ -69,6 +70,11 @@ impl Drivers {
         self
     }
 
+    /// Where what runs have to say is kept.
+    pub(super) fn run_logs(&self) -> &Path {
+        &self.run_logs
+    }
+
     /// Everybody who is told.
     pub(super) fn notifiers(&self) -> Arc<[Notifier]> {
         Arc::clone(&self.notifiers)
@@ -89,6 +95,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             notifiers: resolved.notify.iter().map(notifier).collect(),
             managed: Vec::new(),
             orphans: Vec::new(),
+            run_logs: state_dir.join("runs"),
         },
         bus: None,
         tls: TlsConfigs::default(),

@@ -17,6 +17,7 @@ use lidless_drivers::check::Check;
 
 use super::notify::{Message, Notifier};
 use super::scheduler::Launch;
+use super::steps::{self, Calling};
 
 /// How long past its deadline a driver may take before it is cut off; drivers keep their own deadlines.
 const GRACE: Duration = Duration::from_secs(1);
@@ -73,6 +74,35 @@ pub(super) async fn act(actuator: Arc<dyn Actuator>, of: Attempt, action: Action
         Err(_) => Outcome::Unknown { reason: format!("the actuator did not answer within {timeout:?}") },
     };
     performed(of, outcome)
+}
+
+/// Does a step of a pipeline once.
+pub(super) async fn step(calling: Calling, of: Attempt, timeout: Duration) -> Done {
+    let Calling { step, call, log } = calling;
+    let performing = AssertUnwindSafe(step.perform(&call, timeout, &log)).catch_unwind();
+    let outcome = match tokio::time::timeout(timeout + GRACE, performing).await {
+        Ok(Ok(answer)) => steps::outcome(answer),
+        Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
+        Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
+    };
+    performed(of, outcome)
+}
+
+/// Asks once whether a step of a pipeline took effect.
+pub(super) async fn confirm_step(calling: Result<Calling, String>, of: Attempt, timeout: Duration) -> Done {
+    let unknown = |reason: String| Confirmation::StillUnknown { reason, retry_after: Duration::from_secs(5) };
+    let answer = match calling {
+        Err(why) => unknown(why),
+        Ok(Calling { step, call, log }) => {
+            let asking = AssertUnwindSafe(step.confirm(&call, timeout, &log)).catch_unwind();
+            match tokio::time::timeout(timeout + GRACE, asking).await {
+                Ok(Ok(found)) => steps::confirmation(found),
+                Ok(Err(_)) => unknown("a bug in lidless: the step panicked".to_owned()),
+                Err(_) => unknown(format!("the step did not answer within {timeout:?}")),
+            }
+        }
+    };
+    Done::Input(Input::Confirmed { run: of.run, step: of.step, attempt: of.attempt, answer })
 }
 
 /// Says what became of an attempt.

@@ -69,7 +69,7 @@ impl Ledge {
 /// Whether an effect must never outrun its record, whatever happens.
 fn needs_journal(effect: &Effect) -> bool {
     match effect {
-        Effect::Perform { call, .. } => matches!(call, StepCall::External),
+        Effect::Perform { call, .. } => matches!(call, StepCall::External { .. }),
         Effect::Confirm { .. } | Effect::Deliver { .. } | Effect::ProbeAt { .. } => false,
     }
 }

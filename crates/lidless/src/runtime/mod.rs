@@ -15,6 +15,7 @@ mod recover;
 mod scheduler;
 mod slots;
 pub mod status;
+mod steps;
 pub mod systemd_notify;
 
 pub use boot::{BootError, Booted, boot, boot_once};

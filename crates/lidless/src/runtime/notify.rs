@@ -50,7 +50,7 @@ impl Message {
             Notice::GaveUp { service, attempts, .. } => {
                 let name = name(*service);
                 let text = format!(
-                    "{name} is down{cause}; healed {attempts} times without success, trying slowly now"
+                    "{name} is down{cause}; its budget is spent ({attempts} heals did not keep it up); trying slowly now"
                 );
                 ("gave_up", Some(name), text)
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lidless_core::effect::{Effect, Input};
 use lidless_core::event::Outcome;
-use lidless_core::id::{NoticeId, Seq};
+use lidless_core::id::{NoticeId, RunId, Seq};
 use lidless_core::pipeline::plan::StepCall;
 use lidless_store::{SubmitError, WriterEvent};
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::dispatcher::Daemon;
 use super::effects::{self, Attempt};
 use super::notify::Message as NoticeMessage;
+use super::steps::{self, Calling};
 use crate::telemetry;
 
 /// A snapshot follows after so many records, so that start-up time does not grow with history.
@@ -154,17 +155,31 @@ impl Daemon {
                         }
                         None => self.not_there(of, "the service has no actuator".to_owned()),
                     },
-                    StepCall::External | StepCall::Verify { .. } => {
-                        self.not_there(of, format!("no implementation of step {name}"));
+                    StepCall::External { .. } => {
+                        let timeout = deadline.saturating_sub(now);
+                        match self.calling(run, step, attempt) {
+                            Ok(calling) => drop(self.tasks.spawn(effects::step(calling, of, timeout))),
+                            Err(why) => self.not_there(of, why),
+                        }
+                    }
+                    StepCall::Require { .. } | StepCall::Verify { .. } => {
+                        self.not_there(of, format!("{name} is the engine's own; this is a bug in lidless"));
                     }
                 }
             }
             Effect::Confirm { run, step, attempt, call, intent_at, deadline, .. } => {
                 let of = Attempt { run, step, attempt };
-                if let StepCall::Act { service, action } = call {
-                    let actuator = self.drivers.actuator(self.name(service));
-                    let timeout = deadline.saturating_sub(now);
-                    self.tasks.spawn(effects::confirm(actuator, of, action, intent_at, timeout));
+                let timeout = deadline.saturating_sub(now);
+                match call {
+                    StepCall::Act { service, action } => {
+                        let actuator = self.drivers.actuator(self.name(service));
+                        self.tasks.spawn(effects::confirm(actuator, of, action, intent_at, timeout));
+                    }
+                    StepCall::External { .. } => {
+                        let calling = self.calling(run, step, attempt);
+                        self.tasks.spawn(effects::confirm_step(calling, of, timeout));
+                    }
+                    StepCall::Require { .. } | StepCall::Verify { .. } => {}
                 }
             }
             Effect::Deliver { notice } => {
@@ -193,6 +208,12 @@ impl Daemon {
         if let Some(next) = self.deliveries.pop_front() {
             self.perform(Effect::Deliver { notice: next });
         }
+    }
+
+    /// What an attempt at a step calls, from what its run has pinned.
+    fn calling(&self, run: RunId, step: u32, attempt: u32) -> Result<Calling, String> {
+        let run = self.engine.state().runs.get(&run).ok_or("the run is over")?;
+        steps::calling(run, step, attempt, self.drivers.run_logs())
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {

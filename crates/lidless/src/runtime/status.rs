@@ -189,8 +189,13 @@ fn of_service(view: &View<'_>, id: ServiceId, service: &ServiceState, spec: &Ser
             kind: spec.kind.clone(),
             asks: spec.asks.clone(),
             health: state.checks[check.index()].health.word().to_owned(),
-            latency_us: seen.map(|seen| u64::try_from(seen.latency.as_micros()).unwrap_or(u64::MAX)),
-            failure: seen.and_then(|seen| seen.failure.as_ref()).map(|failure| failure.detail.clone()),
+            latency_us: seen
+                .map(|seen| u64::try_from(seen.latency.as_micros()).unwrap_or(u64::MAX))
+                .filter(|latency| *latency > 0),
+            failure: seen.and_then(|seen| match (&seen.reason, &seen.failure) {
+                (Some(reason), _) => Some(format!("could not ask: {reason}")),
+                (None, failure) => failure.as_ref().map(|failure| failure.detail.clone()),
+            }),
         }
     });
     ServiceStatus {

@@ -35,12 +35,16 @@ impl Serving {
         let child = env.command(&["serve", "lidless.yaml", "--stop-services"]);
         let mut serving = Serving { env, child: None, port };
         serving.spawn(child);
-        serving.wait("web is up and gone is down, and whoever is told has been told", |status| {
-            health(status, "web") == "up"
-                && health(status, "gone") == "down"
-                && health(status, "slow") == "up"
-                && status["owed"] == 0
-        });
+        serving.wait(
+            "web is up and gone is down, nobody acts, and whoever is told has been told",
+            |status| {
+                health(status, "web") == "up"
+                    && health(status, "gone") == "down"
+                    && health(status, "slow") == "up"
+                    && status["owed"] == 0
+                    && status["services"].as_array().unwrap().iter().all(|service| service["run"].is_null())
+            },
+        );
         serving
     }
 

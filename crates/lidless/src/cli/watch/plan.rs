@@ -123,7 +123,7 @@ impl Plan {
         if !args.once {
             return;
         }
-        service.verify.within = Duration::ZERO;
+        (service.verify.within, service.verify.stay) = (Duration::ZERO, Duration::ZERO);
         let heals = self.heals.is_some() && self.tries > 1;
         let settle = units::duration(&args.settle).unwrap_or(service.verify.settle);
         for check in &mut service.checks {

@@ -285,7 +285,7 @@ impl Reader<'_> {
         let items = match &node.value {
             Value::List(items) => items,
             Value::Text(text) => {
-                let help = if matches!(key.accepts, Accepts::Argv) {
+                let help = if matches!(key.accepts, Accepts::Argv | Accepts::ArgvOrMap(_)) {
                     argv_help(name, text)
                 } else {
                     format!("write `{name}: [{text}]`")

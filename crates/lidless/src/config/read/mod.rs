@@ -3,6 +3,7 @@
 mod check;
 mod fields;
 mod forms;
+mod pipeline;
 mod service;
 
 use super::model::{Budget, Document, Given, Named, Store, Timing, Web};
@@ -49,6 +50,10 @@ pub(super) fn document(root: &Node, text: &str, problems: &mut Vec<Problem>) -> 
     for entry in reader.named(&top, "services") {
         let value = service::read(&mut reader, &entry.key.value, &entry.node);
         document.services.push(Named { name: entry.key.clone(), value });
+    }
+    for entry in reader.named(&top, "pipelines") {
+        let value = pipeline::read(&mut reader, &entry.key.value, &entry.node);
+        document.pipelines.push(Named { name: entry.key.clone(), value });
     }
     document
 }

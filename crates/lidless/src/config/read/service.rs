@@ -188,6 +188,7 @@ fn heal(reader: &mut Reader<'_>, node: &Node) -> Option<Heal> {
     let fields = reader.fields(node, &shape::HEAL, "heal")?;
     let verify = fields.get("verify").and_then(|node| reader.fields(node, &shape::VERIFY, "verify"));
     let settle = verify.as_ref().and_then(|verify| reader.duration(verify, "settle"));
+    let stay = verify.as_ref().and_then(|verify| reader.duration(verify, "stay"));
     let within = verify.as_ref().and_then(|verify| reader.duration(verify, "within"));
     let chosen = fields.chosen();
     let [entry] = chosen.as_slice() else { return None };
@@ -201,6 +202,7 @@ fn heal(reader: &mut Reader<'_>, node: &Node) -> Option<Heal> {
         retry_after: reader.duration(&limits, "retry_after"),
         never_on_exit: exit_codes(reader, &limits),
         settle,
+        stay,
         within,
     })))
 }

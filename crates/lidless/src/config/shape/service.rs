@@ -175,6 +175,12 @@ pub static VERIFY: Shape = Shape {
     noun: "a map of times",
     keys: &[
         key("settle", ANY, "0s", "Answers are looked at only this long after the act. Default: 0s."),
+        key(
+            "stay",
+            ANY,
+            "1s",
+            "Once all checks pass they must go on for this long, or the heal did not work. Default: 1s.",
+        ),
         key("within", NONZERO, "30s", "All checks must pass within this time after that. Default: 30s."),
     ],
     one_of: &[],

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::super::model::Document;
+use super::super::model::{Document, Named, Service};
 use super::super::node::Place;
 use super::super::problem::Problem;
 use super::super::units::nearest;
 
 /// Looking for a near name costs a pass over all names; after this many, the reader has got the point.
-const SUGGESTIONS_MAX: usize = 20;
+pub(super) const SUGGESTIONS_MAX: usize = 20;
 
 /// Reports unknown names, names given twice and cycles.
 pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
@@ -43,20 +43,30 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
     }
 }
 
-fn unknown_service(document: &Document, service: usize, name: &str, at: Place, suggest: bool) -> Problem {
+fn unknown_service(document: &Document, service: usize, name: &str, at: Place, suggesting: bool) -> Problem {
     let service = &document.services[service].name.value;
     let problem = Problem::error(
         "config::unknown_service",
         format!("`{service}` depends on a service that does not exist"),
     )
     .at(at, "no service has this name");
-    let others = || document.services.iter().filter(|other| other.name.value != *service);
-    let near = suggest.then(|| nearest(name, others().map(|other| other.name.value.as_str()))).flatten();
-    match near.and_then(|near| others().find(|other| other.name.value == near)) {
+    let others = document.services.iter().filter(|other| suggesting && other.name.value != *service);
+    suggest(problem, others, name, "depends_on")
+}
+
+/// Says what helps against the name of a service that does not exist: the near one of these, or to leave it out of `key`.
+pub(super) fn suggest<'d>(
+    problem: Problem,
+    services: impl Iterator<Item = &'d Named<Service>> + Clone,
+    name: &str,
+    key: &str,
+) -> Problem {
+    let near = nearest(name, services.clone().map(|service| service.name.value.as_str()));
+    match near.and_then(|near| services.clone().find(|service| service.name.value == near)) {
         Some(near) => problem
             .at(near.name.at, "did you mean this one?")
             .help(format!("write `{}`, or add a service `{name}`", near.name.value)),
-        None => problem.help(format!("add a service `{name}`, or remove it from `depends_on`")),
+        None => problem.help(format!("add a service `{name}`, or remove it from `{key}`")),
     }
 }
 

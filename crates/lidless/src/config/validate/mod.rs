@@ -1,6 +1,7 @@
 //! Does the document make sense as a whole? Rules that look at more than one key.
 
 mod dependencies;
+mod pipelines;
 mod services;
 
 use super::model::Document;
@@ -10,7 +11,8 @@ use super::problem::Problem;
 pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
     dependencies::check(document, problems);
     services::check(document, problems);
-    if document.services.is_empty() && problems.is_empty() {
+    pipelines::check(document, problems);
+    if document.services.is_empty() && document.pipelines.is_empty() && problems.is_empty() {
         problems.push(
             Problem::warning("config::nothing_watched", "there is no service: nothing is watched")
                 .help("add `services:` with a name, and under it `checks:`"),

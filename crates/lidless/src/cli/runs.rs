@@ -1,0 +1,187 @@
+//! `lidless runs`, `resume`, `cancel` and `resolve`: how do pipelines' runs stand, and what may a person do with one?
+
+use std::time::Duration;
+
+use super::daemon;
+use super::exit::{Exit, Failure};
+use super::globals::Globals;
+use super::output::{Cell, Mark, Table};
+use super::run::{Followed, follow};
+use crate::api::client::Client;
+use crate::api::{RunAnswer, RunOrder, RunStatus, RunWhat, Runs};
+
+/// How long whoever resumes a run waits for its end.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Lists the runs of pipelines, or shows one.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lidless runs\n  lidless runs run-7\n  lidless runs --json | jq '.runs[] | select(.state == \"held\")'"
+)]
+pub struct RunsArgs {
+    /// Only this one
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+}
+
+/// Goes on with a run that failed, at the step that failed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  lidless resume run-7\n\nWhat is done stays done and is not repeated.")]
+pub struct ResumeArgs {
+    /// Which one
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// Begins no further step of a run.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lidless cancel run-7\n\nA step under way goes on to its end: nobody could tell what half of it did."
+)]
+pub struct CancelArgs {
+    /// Which one
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// Says what became of a step that waits for a person.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lidless resolve run-7 HARVEST --applied --evidence 'tx 0x3f9c is in block 21883402'\n  \
+    lidless resolve run-7 HARVEST --not-applied --evidence 'nonce 91 is spent by another tx'\n\n\
+    It is written in the journal with your name. Look before you answer: the run believes you."
+)]
+pub struct ResolveArgs {
+    /// Which run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Which step
+    #[arg(value_name = "STEP")]
+    pub step: String,
+    /// It took effect: the run goes on behind it
+    #[arg(long, required_unless_present = "not_applied", conflicts_with = "not_applied")]
+    pub applied: bool,
+    /// It had no effect, and never will
+    #[arg(long)]
+    pub not_applied: bool,
+    /// How you know
+    #[arg(long, value_name = "TEXT")]
+    pub evidence: String,
+}
+
+/// Lists them.
+pub fn run(args: &RunsArgs, globals: &Globals) -> Exit {
+    globals.wait_for(list(args, globals)).unwrap_or_else(|failure| globals.report(&failure))
+}
+
+/// Resumes one.
+pub fn resume(args: &ResumeArgs, globals: &Globals) -> Exit {
+    order(&args.run, RunWhat::Resume, globals)
+}
+
+/// Cancels one.
+pub fn cancel(args: &CancelArgs, globals: &Globals) -> Exit {
+    order(&args.run, RunWhat::Cancel, globals)
+}
+
+/// Resolves a step of one.
+pub fn resolve(args: &ResolveArgs, globals: &Globals) -> Exit {
+    if args.evidence.trim().is_empty() {
+        let failure = Failure::new(Exit::Usage, "--evidence is empty");
+        return globals.report(&failure.hint("say how you know: it is what the next person has to go by"));
+    }
+    let (step, evidence) = (args.step.clone(), args.evidence.clone());
+    order(&args.run, RunWhat::Resolve { step, applied: args.applied, evidence }, globals)
+}
+
+async fn list(args: &RunsArgs, globals: &Globals) -> Result<Exit, Failure> {
+    let client = daemon::find(globals)?;
+    let mut document: Runs = client.get("/v1/runs").await?;
+    if let Some(wanted) = &args.run {
+        document.runs.retain(|run| is(run, wanted));
+        if document.runs.is_empty() {
+            let failure = Failure::new(Exit::Usage, format!("there is no run `{wanted}` at hand"));
+            return Err(failure.hint("lidless runs; older ones: lidless events"));
+        }
+    }
+    if globals.json() {
+        globals.document(&document);
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::default();
+    for run in &document.runs {
+        let mark = match run.state.as_str() {
+            "done" => Mark::Up,
+            "failed" | "cancelled" => Mark::Down,
+            "in_doubt" | "held" => Mark::Unknown,
+            _ => Mark::Step,
+        };
+        let at = run.at.as_ref().map_or_else(String::new, |at| format!(" at {at}"));
+        let reason = run.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        table.row(vec![
+            Cell::Shape(mark),
+            Cell::Text(run.id.clone()),
+            Cell::Text(run.pipeline.clone()),
+            Cell::Text(globals.time(&run.created)),
+            Cell::Text(run.by.clone()),
+            Cell::Painted(mark, format!("{}{at}{reason}", run.state.replace('_', " "))),
+        ]);
+    }
+    for line in table.lines(&globals.style, "") {
+        globals.print(&line);
+    }
+    if document.runs.is_empty() {
+        globals.say(&match document.pipelines.first() {
+            None => "no runs, and no pipelines in the configuration".to_owned(),
+            Some(first) => format!("no runs yet; begin one: lidless run {first}"),
+        });
+    }
+    Ok(Exit::Ok)
+}
+
+fn is(run: &RunStatus, wanted: &str) -> bool {
+    run.id == wanted || run.id.strip_prefix("run-") == Some(wanted)
+}
+
+fn order(run: &str, what: RunWhat, globals: &Globals) -> Exit {
+    globals.wait_for(give(run, what, globals)).unwrap_or_else(|failure| globals.report(&failure))
+}
+
+async fn give(run: &str, what: RunWhat, globals: &Globals) -> Result<Exit, Failure> {
+    let client = daemon::find(globals)?;
+    let waits = !matches!(what, RunWhat::Cancel);
+    match client.post("/v1/runs", &RunOrder { run: run.to_owned(), what }).await? {
+        RunAnswer::Refused { why, code } => Err(refused(&client, why, &code).await),
+        RunAnswer::Started { run, after } if waits => {
+            let runs: Runs = client.get("/v1/runs").await?;
+            let found = runs.runs.iter().find(|status| is(status, &run));
+            let pipeline = found.map_or("", |status| status.pipeline.as_str());
+            follow(&client, globals, Followed { pipeline, run: &run, after, timeout: PATIENCE }).await
+        }
+        RunAnswer::Started { run, .. } => {
+            if globals.json() {
+                globals.document(&serde_json::json!({ "schema": "lidless/run/1", "run": run }));
+            } else {
+                globals.print(&format!("{run}: no further step begins"));
+            }
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Explains a refusal, and says what to type next.
+pub(super) async fn refused(client: &Client, why: String, code: &str) -> Failure {
+    match code {
+        "not_found" => {
+            let known = client.get::<Runs>("/v1/runs").await.map(|runs| runs.pipelines).unwrap_or_default();
+            let failure = Failure::new(Exit::Usage, why);
+            match known.as_slice() {
+                [] => failure.hint("the configuration has no pipelines: see docs/config.md"),
+                names => failure.hint(format!("pipelines: {}; runs: lidless runs", names.join(", "))),
+            }
+        }
+        "forbidden" => Failure::new(Exit::Permission, why).hint("as the user that runs lidless, or as root"),
+        "busy" => Failure::new(Exit::TryAgain, why).hint("lidless runs"),
+        _ => Failure::new(Exit::Refused, why).hint("lidless runs"),
+    }
+}

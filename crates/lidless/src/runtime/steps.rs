@@ -1,0 +1,153 @@
+//! What does a step of a run call, and what is it told? Made from what the run has pinned, anew for each attempt.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lidless_core::event::{Confirmation, Outcome};
+use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
+use lidless_core::pipeline::run::Run;
+use lidless_drivers::child::CommandSpec;
+use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
+use lidless_drivers::step::{Answer, Call, FailureClass, Found, Log, Step};
+use serde_json::{Map, Value};
+
+use crate::config::settings;
+
+/// How long nobody asks again where a step in doubt did not say.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A step, and what it is told.
+pub(super) struct Calling {
+    pub(super) step: Arc<dyn Step>,
+    pub(super) call: Call,
+    pub(super) log: RunLog,
+}
+
+/// Returns what an attempt at a step of a run calls; an `Err` says why this lidless cannot do it.
+pub(super) fn calling(run: &Run, index: u32, attempt: u32, logs: &Path) -> Result<Calling, String> {
+    let spec = run.steps.get(index as usize).ok_or("the run has no such step")?;
+    let StepCall::External { kind, settings } = &spec.call else {
+        return Err(format!("{} is not a step that is called", spec.name));
+    };
+    let step: Arc<dyn Step> = match kind.as_str() {
+        "exec" => exec(settings, spec.class)?,
+        other => return Err(format!("this lidless knows no step of kind `{other}`")),
+    };
+    let call = call(run, spec, attempt);
+    let log = RunLog::new(logs, &call);
+    Ok(Calling { step, call, log })
+}
+
+fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
+    let settings: settings::ExecStepSettings =
+        serde_json::from_str(settings).map_err(|err| format!("its settings cannot be read: {err}"))?;
+    let command = |argv: Vec<String>| CommandSpec {
+        argv,
+        dir: Some(settings.dir.clone()),
+        env: settings.env.clone(),
+        ..CommandSpec::default()
+    };
+    Ok(Arc::new(ExecStep::new(ExecStepSettings {
+        command: command(settings.command.clone()),
+        confirm: settings.confirm.clone().map(command),
+        // Who cannot simply do it again must not take a failure for "nothing happened".
+        strict: matches!(class, Class::Confirmable | Class::OneShot),
+    })))
+}
+
+fn call(run: &Run, spec: &StepSpec, attempt: u32) -> Call {
+    let outputs = run.outputs.iter().filter_map(|(index, output)| {
+        let name = run.steps.get(*index as usize)?.name.clone();
+        Some((name, json(output)))
+    });
+    Call {
+        run: run.id.to_string(),
+        pipeline: run.purpose.pipeline().unwrap_or_default().to_owned(),
+        step: spec.name.clone(),
+        attempt,
+        idempotency_key: idempotency_key(run, spec),
+        inputs: if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) },
+        outputs: Value::Object(outputs.collect()),
+    }
+}
+
+/// What a step put out is JSON; what the engine itself has to say is a text.
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+/// One key for all attempts at a step of a run. Numbers of runs begin anew with a new journal: the time of the run does not.
+fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("lidless step key 1");
+    hasher.update(&run.id.0.to_le_bytes());
+    hasher.update(&run.created.wall_ms.to_le_bytes());
+    hasher.update(&run.created.monotonic.as_nanos().to_le_bytes());
+    hasher.update(run.purpose.pipeline().unwrap_or_default().as_bytes());
+    hasher.update(&[0]);
+    hasher.update(spec.name.as_bytes());
+    let mut hex = hasher.finalize().to_hex().to_string();
+    hex.truncate(32);
+    hex
+}
+
+/// What an answer means for the run.
+pub(super) fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Applied { output, .. } => Outcome::Applied { output: output.to_string() },
+        Answer::Failed { error: reason, class } => match class {
+            FailureClass::Transient => Outcome::NotApplied { reason },
+            FailureClass::Permanent => Outcome::Refused { reason },
+            FailureClass::Unknown => Outcome::Unknown { reason },
+        },
+    }
+}
+
+/// What was found out means for the run.
+pub(super) fn confirmation(found: Found) -> Confirmation {
+    match found {
+        Found::Applied { output, evidence } => {
+            Confirmation::Applied { evidence, output: Some(output.to_string()) }
+        }
+        Found::NotApplied { evidence } => Confirmation::NotApplied { evidence },
+        Found::StillUnknown { reason, retry_after } => {
+            Confirmation::StillUnknown { reason, retry_after: retry_after.unwrap_or(ASK_AGAIN) }
+        }
+    }
+}
+
+/// Where the words of a run's steps go: to our log, and to a file of the run's own.
+pub(super) struct RunLog {
+    run: String,
+    step: String,
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+impl RunLog {
+    fn new(folder: &Path, call: &Call) -> RunLog {
+        let path = folder.join(format!("{}.log", call.run));
+        RunLog { run: call.run.clone(), step: call.step.clone(), path, file: Mutex::new(None) }
+    }
+
+    /// A run without words has no file.
+    fn open(&self) -> Option<File> {
+        std::fs::create_dir_all(self.path.parent()?).ok()?;
+        OpenOptions::new().create(true).append(true).open(&self.path).ok()
+    }
+}
+
+impl Log for RunLog {
+    fn line(&self, line: &str) {
+        tracing::info!(run = %self.run, step = %self.step, line, "Said.");
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() {
+            *file = self.open();
+        }
+        if let Some(file) = &mut *file {
+            // A full disk costs the words, not the step.
+            drop(writeln!(file, "{} {line}", self.step));
+        }
+    }
+}
