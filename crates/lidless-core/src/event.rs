@@ -12,6 +12,7 @@ use crate::check::CheckFailure;
 use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
 pub use crate::notice::Notice;
+pub use crate::outcome::{Confirmation, Outcome, Verdict};
 use crate::pipeline::plan::{Purpose, StepSpec};
 use crate::spec::Spec;
 use crate::time::{Now, micros};
@@ -274,91 +275,40 @@ pub enum Event {
     StoreRecovered,
 }
 
-/// What became of an attempt at a step.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It took effect.
-    Applied {
-        /// What it has to say: "new process 4711".
-        output: String,
-    },
-    /// It was so already, and nothing was done: a process that lives was adopted. There is no act to be judged.
-    Found {
-        /// What was found.
-        output: String,
-    },
-    /// It had no effect, neither by this nor by an earlier attempt.
-    NotApplied {
-        /// Why.
-        reason: String,
-    },
-    /// It had no effect, and trying again would not help.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-    /// It could not even be tried (D-Bus dead, say): this never counts as an attempt at healing.
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
-    /// Nobody knows yet.
-    Unknown {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What the world says of a step in doubt.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub enum Confirmation {
-    /// It took effect.
-    Applied {
-        /// How we know.
-        evidence: String,
-        /// What it put out, where whoever was asked could tell.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        output: Option<String>,
-    },
-    /// It did not, and never will.
-    NotApplied {
-        /// How we know.
-        evidence: String,
-    },
-    /// Ask again later.
-    StillUnknown {
-        /// Why.
-        reason: String,
-        /// When to ask again.
-        #[serde(rename = "retry_after_us", with = "micros")]
-        retry_after: Duration,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub enum Verdict {
-    /// Every step was applied.
-    Done,
-    /// A step failed; those before it stay applied.
-    Failed {
-        /// The index of the step.
-        step: u32,
-        /// Its name.
-        name: String,
-        /// Why.
-        reason: String,
-    },
-    /// A person ended it before this step.
-    Cancelled {
-        /// The index of the step that was not begun.
-        step: u32,
-        /// Its name.
-        name: String,
-    },
+impl Event {
+    /// The run that it is about, if it is about one.
+    pub fn run(&self) -> Option<RunId> {
+        match self {
+            Event::RunCreated { run, .. }
+            | Event::StepIntent { run, .. }
+            | Event::StepOutcome { run, .. }
+            | Event::StepConfirmed { run, .. }
+            | Event::StepRetry { run, .. }
+            | Event::StepLeftToVerify { run, .. }
+            | Event::StepHeld { run, .. }
+            | Event::StepResolved { run, .. }
+            | Event::CancelAsked { run, .. }
+            | Event::RunResumed { run, .. }
+            | Event::RunFinished { run, .. } => Some(*run),
+            Event::Started { .. }
+            | Event::Stopped { .. }
+            | Event::Marked
+            | Event::ConfigApplied { .. }
+            | Event::HealthChanged { .. }
+            | Event::IncidentOpened { .. }
+            | Event::IncidentMerged { .. }
+            | Event::IncidentClosed { .. }
+            | Event::HealHeld { .. }
+            | Event::BackedOff { .. }
+            | Event::GaveUp { .. }
+            | Event::NoticeOwed { .. }
+            | Event::NoticeDelivered { .. }
+            | Event::NoticeFailed { .. }
+            | Event::Intervention { .. }
+            | Event::StoreDegraded { .. }
+            | Event::StoreRecovered => None,
+        }
+    }
 }
 
 /// Why a heal that is due is not done.

@@ -15,6 +15,7 @@ pub mod id;
 pub mod incident;
 pub mod notice;
 pub mod outbox;
+pub mod outcome;
 pub mod pipeline;
 pub mod policy;
 pub mod report;

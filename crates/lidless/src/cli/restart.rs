@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use lidless_core::event::{Event, Outcome, Record, Verdict};
-use lidless_core::id::RunId;
 use serde::Serialize;
 
 use super::daemon;
@@ -177,7 +176,7 @@ impl<'a> Follower<'a> {
     /// Takes the next event; `false` once the run is over.
     fn take(&mut self, line: &EventLine) -> bool {
         let Record { at, event, .. } = &line.record;
-        if run_of(event).is_none_or(|run| run.to_string() != self.run) {
+        if event.run().is_none_or(|run| run.to_string() != self.run) {
             return true;
         }
         match event {
@@ -219,39 +218,5 @@ impl<'a> Follower<'a> {
         }
         let ok = mark == Mark::Step;
         self.steps.push(StepReport { name, ok, text: text.to_owned(), took_ms });
-    }
-}
-
-/// Returns the run that an event is about.
-pub(super) fn run_of(event: &Event) -> Option<RunId> {
-    match event {
-        Event::RunCreated { run, .. }
-        | Event::StepIntent { run, .. }
-        | Event::StepOutcome { run, .. }
-        | Event::StepConfirmed { run, .. }
-        | Event::StepRetry { run, .. }
-        | Event::StepLeftToVerify { run, .. }
-        | Event::StepHeld { run, .. }
-        | Event::StepResolved { run, .. }
-        | Event::CancelAsked { run, .. }
-        | Event::RunResumed { run, .. }
-        | Event::RunFinished { run, .. } => Some(*run),
-        Event::Started { .. }
-        | Event::Stopped { .. }
-        | Event::Marked
-        | Event::ConfigApplied { .. }
-        | Event::HealthChanged { .. }
-        | Event::IncidentOpened { .. }
-        | Event::IncidentMerged { .. }
-        | Event::IncidentClosed { .. }
-        | Event::HealHeld { .. }
-        | Event::BackedOff { .. }
-        | Event::GaveUp { .. }
-        | Event::NoticeOwed { .. }
-        | Event::NoticeDelivered { .. }
-        | Event::NoticeFailed { .. }
-        | Event::Intervention { .. }
-        | Event::StoreDegraded { .. }
-        | Event::StoreRecovered => None,
     }
 }

@@ -12,7 +12,6 @@ use super::events::{self, Wanted};
 use super::exit::{Exit, Failure};
 use super::globals::Globals;
 use super::output::Mark;
-use super::restart::run_of;
 use super::runs;
 use crate::api::client::Client;
 use crate::api::{EventLine, RunAnswer, RunRequest, Runs};
@@ -232,7 +231,7 @@ impl<'a> Seen<'a> {
     /// Takes the next event; `false` once there is nothing more to wait for.
     fn take(&mut self, line: &EventLine) -> bool {
         let Record { at, event, .. } = &line.record;
-        if run_of(event).is_none_or(|run| run.to_string() != self.run) {
+        if event.run().is_none_or(|run| run.to_string() != self.run) {
             return true;
         }
         let took = at.monotonic.saturating_sub(self.began);
