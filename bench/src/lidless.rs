@@ -30,6 +30,8 @@ pub struct Watch {
     pub confirm_every: Duration,
     /// Failures until down.
     pub fail_after: u32,
+    /// How long a heal must stay well.
+    pub stay: Duration,
 }
 
 /// A config in which lidless runs the services itself, checks them over HTTP and restarts them without limit.
@@ -42,12 +44,13 @@ pub fn healing(dir: &Path, binary: &Path, services: &[Service], watch: Watch) ->
             "  app-{index}:\n    run: {{ process: {{ command: [{command}] }} }}\n    checks:\n      health: {{ http: {{ url: \
              \"http://127.0.0.1:{}/health\" }}, every: {}ms, timeout: {}ms, \
              confirm_every: {}ms, fail_after: {} }}\n    heal: {{ restart: {{ \
-             attempts: 100000, per: 1h, backoff: 0s..0s }} }}\n",
+             attempts: 100000, per: 1h, backoff: 0s..0s }}, verify: {{ stay: {}ms }} }}\n",
             service.port,
             watch.every.as_millis(),
             watch.timeout.as_millis(),
             watch.confirm_every.as_millis(),
-            watch.fail_after
+            watch.fail_after,
+            watch.stay.as_millis()
         )?;
     }
     save(dir, &text)

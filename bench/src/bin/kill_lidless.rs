@@ -97,9 +97,10 @@ fn run(args: &Args) -> Result<bool, Problem> {
         let from_port = services.last().map_or(20_000, |s: &Service| s.port + 1);
         services.push(Service::new(dir.path(), &format!("app-{index}"), from_port)?);
     }
-    // The time-out is short, for lidless lives 160 ms on average: a longer one would never be over.
+    // Time-out and proof are short, for lidless lives 160 ms on average: longer ones would never be over.
     let (every, timeout) = (Duration::from_millis(50), Duration::from_millis(100));
-    let watch = lidless::Watch { every, timeout, confirm_every: Duration::from_millis(20), fail_after: 2 };
+    let (confirm_every, stay) = (Duration::from_millis(20), Duration::from_millis(50));
+    let watch = lidless::Watch { every, timeout, confirm_every, fail_after: 2, stay };
     let config = lidless::healing(dir.path(), &binary, &services, watch)?;
     let shared = Shared::default();
     let healthy_after = std::thread::scope(|scope| {

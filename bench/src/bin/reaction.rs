@@ -149,7 +149,8 @@ fn start(name: &'static str, binary: &Path, args: &Args) -> Result<Option<Contes
                 "lidless-fast" => (millis(50), millis(200), millis(20)),
                 _ => (millis(200), millis(1000), millis(100)),
             };
-            let watch = lidless::Watch { every, timeout, confirm_every, fail_after: 2 };
+            let stay = millis(1000);
+            let watch = lidless::Watch { every, timeout, confirm_every, fail_after: 2, stay };
             let config = lidless::healing(at, binary, std::slice::from_ref(&service), watch)?;
             (
                 lidless::version(binary),

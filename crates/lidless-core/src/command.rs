@@ -90,8 +90,9 @@ fn resolve(
     if run.step().is_none_or(|spec| spec.name != step) {
         return Err(Refusal::NotNow("the run is not at that step"));
     }
-    if !matches!(run.phase, Phase::Held { .. }) {
-        return Err(Refusal::NotNow("the step does not wait for a person"));
+    // Also before the last question was asked: whoever knows need not wait.
+    if !matches!(run.phase, Phase::Held { .. } | Phase::InDoubt { .. }) {
+        return Err(Refusal::NotNow("nobody is in doubt about the step"));
     }
     let at = run.at;
     settle::resolved(t, id, at, says, by);

@@ -48,6 +48,8 @@ pub struct Observed {
     pub inconclusive: u32,
     /// Why nobody could ask the last time, while nobody can.
     pub reason: Option<String>,
+    /// When the last probe began that passed, in engine time.
+    pub(crate) passed: Duration,
     /// Passed since the last act on the service.
     pub(crate) fresh: bool,
 }

@@ -83,9 +83,12 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
             // What is seen while it settles is no verdict.
             seen.failure = failure.filter(|failure| settled || failure.certain);
             seen.fresh = answer == Answer::Pass && settled;
+            if seen.fresh {
+                seen.passed = began;
+            }
             let outcome = match answer {
                 Answer::Pass if settled && all_well(t, service) => {
-                    if !has_stayed(t, run, service, began) {
+                    if !has_stayed(t, run, service) {
                         return false;
                     }
                     let output = "all checks pass".to_owned();
@@ -104,8 +107,9 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
     }
 }
 
-/// Whether everything has been well for as long as the run wants to see it; if not, asks again when it could be.
-fn has_stayed(t: &mut Turning<'_>, run: RunId, service: ServiceId, began: Duration) -> bool {
+/// Whether everything has been well for as long as the run wants to see it, each check by an answer of its own from the end of
+/// that time; if not, asks when it could be.
+fn has_stayed(t: &mut Turning<'_>, run: RunId, service: ServiceId) -> bool {
     let step = t.state.runs.get(&run).and_then(|run| run.step());
     let stay = match step.map(|step| &step.call) {
         Some(StepCall::Verify { stay, .. }) => *stay,
@@ -118,7 +122,11 @@ fn has_stayed(t: &mut Turning<'_>, run: RunId, service: ServiceId, began: Durati
     }
     let now = t.now.monotonic;
     match t.scratch.well_since.get(&run).copied() {
-        Some(since) => began >= since + stay,
+        Some(since) => {
+            let mut checks = t.state.services[service.index()].checks.iter();
+            let passed = |check: &CheckId| t.scratch.checks.get(check.index()).map(|seen| seen.passed);
+            checks.all(|check| passed(check).is_some_and(|passed| passed >= since + stay))
+        }
         None => {
             t.scratch.well_since.insert(run, now);
             t.effect(Effect::ProbeAt { service, at: now + stay });

@@ -258,3 +258,15 @@ fn what_starts_and_dies_was_not_healed_and_what_fails_again_is_noticed_at_once()
     assert_eq!(story.tell("+1s pass"), "VERIFY=applied done backoff close#1(run-1)");
     story.end();
 }
+
+#[test]
+fn every_check_has_to_stay_well_by_an_answer_of_its_own() {
+    let mut spec = spec(&["db"]);
+    second_check(&mut spec);
+    spec.services[0].verify.stay = 2 * S;
+    let mut story = Story::begin(&spec);
+    story.tell("pass db/1.pass dead(1) applied +1s pass db/1.pass");
+    assert_eq!(story.tell("+3s pass"), "", "the other one was asked too early");
+    assert_eq!(story.tell("db/1.pass"), "VERIFY=applied done backoff close#1(run-1)");
+    story.end();
+}

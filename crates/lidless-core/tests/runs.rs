@@ -4,7 +4,9 @@
 #[allow(dead_code)]
 mod script;
 
-use lidless_core::pipeline::plan::Class;
+use std::time::Duration;
+
+use lidless_core::pipeline::plan::{Class, StepSpec};
 use lidless_core::spec::Spec;
 
 use script::{Story, check, spec, three_steps};
@@ -56,7 +58,7 @@ fn a_one_shot_step_in_doubt_waits_and_a_persons_word_lets_it_go_on() {
         assert_eq!(story.tell("crash"), "started PAY=unknown held owe(run-held)");
         assert_eq!(story.tell("crash +1m"), "started", "nothing is done again meanwhile");
         assert_eq!(story.tell(word), format!("{then} started(run-1)"));
-        assert_eq!(story.tell(word), "not-now(the step does not wait for a person)");
+        assert_eq!(story.tell(word), "not-now(nobody is in doubt about the step)");
         story.end();
     }
 }
@@ -101,5 +103,48 @@ fn one_run_of_a_pipeline_at_a_time() {
     assert_eq!(story.tell("run"), "busy(run-1)");
     story.tell("no run");
     assert_eq!(story.tell("resume"), "busy(run-2)", "a resumed one counts as well");
+    story.end();
+}
+
+#[test]
+fn a_step_in_doubt_can_be_resolved_before_the_last_question_was_asked() {
+    let mut story = Story::begin(&vault(Class::Confirmable));
+    story.tell("pass run unknown unsure");
+    assert_eq!(story.tell("was-done"), "resolved(true) TELL?1 >TELL started(run-1)");
+    story.end();
+}
+
+#[test]
+fn thousands_of_requirements_in_a_row_need_no_stack() {
+    let mut spec = vault(Class::Confirmable);
+    let look = spec.pipelines[0].steps[0].clone();
+    let names = (0..20_000).map(|index| format!("LOOK-{index}"));
+    spec.pipelines[0].steps = names.map(|name| StepSpec { name, ..look.clone() }).collect();
+    let mut story = Story::begin(&spec);
+    assert!(story.tell("pass run").ends_with("done started(run-1)"));
+    spec.pipelines[0].steps.truncate(1);
+    spec.pipelines[0].steps[0].attempts_max = 100_000;
+    let mut story = Story::begin(&spec);
+    assert!(story.tell("run +10s").split_whitespace().filter(|word| *word == "retry").count() < 50);
+}
+
+#[test]
+fn a_cancelled_step_in_doubt_is_not_called_undone() {
+    let mut spec = vault(Class::Confirmable);
+    spec.pipelines[0].steps.remove(1);
+    check(
+        &spec,
+        "pass run | cancel | crash",
+        "db=up run1:pipeline LOOK?1 LOOK=applied TELL?1 >TELL started(run-1) | cancel started(run-1) \
+         | started TELL=unknown failed",
+    );
+}
+
+#[test]
+fn an_absurd_wait_before_the_next_question_is_cut() {
+    let mut story = Story::begin(&vault(Class::Confirmable));
+    story.tell("pass run unknown");
+    story.still_unknown(Duration::MAX);
+    assert_eq!(story.tell("+60m"), ">confirm");
     story.end();
 }

@@ -14,7 +14,8 @@ use support::{Daemon, Folder, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A step that moves value: it books its key, and can be asked for it. While there is a file `slow`, it does not answer.
+/// A step that moves value: it books its key, and can be asked for it. While there is a file `wait` it does not book, while
+/// there is a file `slow` it does not answer.
 const BOOK: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
 if [ "$1" = --look ]; then
@@ -26,6 +27,8 @@ if [ "$1" = --look ]; then
   exit
 fi
 test -e "$dir/refuse" && { echo "gas 61 gwei is above max_fee 40" >&2; echo '{"ok":false,"error":"gas is above max_fee","class":"permanent"}'; exit 1; }
+touch "$dir/began"
+while test -e "$dir/wait"; do sleep 0.05; done
 echo "$LIDLESS_IDEMPOTENCY_KEY $LIDLESS_STEP" >> "$dir/ledger"
 while test -e "$dir/slow"; do sleep 0.05; done
 echo '{"ok":true,"output":{"amount":5}}'
@@ -167,6 +170,32 @@ fn a_crash_between_the_effect_and_its_record_is_looked_up_and_counted_once() {
     let heard: Value = serde_json::from_str(&std::fs::read_to_string(place.path("told")).unwrap()).unwrap();
     assert_eq!(heard["outputs"]["PAY"]["amount"], 5, "what was found out is its output");
     daemon.end();
+}
+
+#[test]
+fn a_command_that_outlives_its_lidless_is_ended_before_anybody_is_asked_about_it() {
+    for pay in [CONFIRM, ONE_SHOT] {
+        let place = Place::new();
+        place.touch("wait");
+        let mut daemon = place.serve(pay);
+        ready(&daemon);
+        daemon.client(&["run", "vault", "--no-wait"]);
+        wait_until(LONG, "the step is at work", || place.path("began").exists());
+        daemon.signal(Signal::KILL);
+        daemon.wait_for_end(LONG);
+        let daemon = place.serve(pay);
+        ready(&daemon);
+        // The first attempt would book now, if it were still there.
+        std::fs::remove_file(place.path("wait")).unwrap();
+        if pay == ONE_SHOT {
+            wait_until(LONG, "a person is waited for", || state(&daemon) == "held");
+            assert!(place.booked().is_empty(), "what nobody knows of must not come later either");
+        } else {
+            wait_until(LONG, "the run is done", || state(&daemon) == "done");
+            assert_eq!(place.booked(), ["PAY"]);
+        }
+        daemon.end();
+    }
 }
 
 #[test]

@@ -37,7 +37,13 @@ pub(crate) fn create_with(
 
 /// Takes a run forward: begins its next step, or finishes it.
 pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
-    let Some(run) = t.state.runs.get(&id) else { return };
+    // A loop, not a recursion: a pipeline may have any number of steps that need not wait.
+    while begin_next(t, id) {}
+}
+
+/// Begins the next step of a run; true where that is done already and the one after it may follow.
+fn begin_next(t: &mut Turning<'_>, id: RunId) -> bool {
+    let Some(run) = t.state.runs.get(&id) else { return false };
     let due = match run.phase {
         Phase::Ready => true,
         Phase::Waiting { until } => t.now.monotonic >= until,
@@ -48,20 +54,23 @@ pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
         | Phase::Held { .. } => false,
     };
     if !due {
-        return;
+        return false;
     }
     let Some(spec) = run.step() else {
-        return t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
+        t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
+        return false;
     };
     if run.cancelled {
-        return cancel(t, id);
+        cancel(t, id);
+        return false;
     }
     if run.purpose.service().is_some_and(|service| t.state.service_spec(service).is_none()) {
-        return fail(t, id, LEFT.to_owned());
+        fail(t, id, LEFT.to_owned());
+        return false;
     }
     if spec.value && t.state.degraded.is_some() {
         // Invariant: value moves only while its journal can be trusted. `StoreMended` comes back here.
-        return;
+        return false;
     }
     let (step, attempt) = (run.at, run.attempt + 1);
     let (name, call) = (spec.name.clone(), spec.call.clone());
@@ -81,12 +90,17 @@ pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
         }
         StepCall::Require { healthy } => {
             let outcome = required(t, &healthy);
+            if matches!(outcome, Outcome::Applied { .. }) {
+                t.emit(Event::StepOutcome { run: id, step, attempt, outcome });
+                return true;
+            }
             settle::performed(t, id, step, attempt, outcome);
         }
         StepCall::Act { .. } | StepCall::External { .. } => {
             t.effect(Effect::Perform { run: id, step, attempt, name, call, deadline });
         }
     }
+    false
 }
 
 /// Ends a run that somebody cancelled, before the step that it is at.

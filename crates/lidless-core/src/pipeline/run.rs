@@ -230,8 +230,8 @@ impl Run {
             }
             Event::StepResolved { step, applied, evidence, by, .. } => {
                 self.expect_step(*step)?;
-                if !matches!(self.phase, Phase::Held { .. }) {
-                    return Err("a step resolved that was not held");
+                if !matches!(self.phase, Phase::Held { .. } | Phase::InDoubt { .. }) {
+                    return Err("a step resolved that was not in doubt");
                 }
                 if *applied {
                     self.go_on();

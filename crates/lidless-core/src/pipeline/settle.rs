@@ -14,6 +14,11 @@ use crate::pipeline::run::{Phase, Run};
 use crate::time::whole_micros;
 use crate::turning::{Observed, Turning};
 
+/// Whoever is asked about a step in doubt is asked again after this at the latest, whatever they say.
+const ASK_WITHIN: Duration = Duration::from_secs(3_600);
+/// A requirement that was not met is not looked at again sooner.
+const REQUIRE_AGAIN: Duration = Duration::from_millis(250);
+
 /// Takes the answer to an attempt. A stale one (of an attempt that is no longer in flight) is dropped.
 pub(crate) fn performed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32, outcome: Outcome) {
     let current = t.state.runs.get(&id).is_some_and(|run| {
@@ -50,7 +55,7 @@ pub(crate) fn confirmed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32,
     t.scratch.asking.remove(&id);
     let answer = match answer {
         Confirmation::StillUnknown { reason, retry_after } => {
-            Confirmation::StillUnknown { reason, retry_after: whole_micros(retry_after) }
+            Confirmation::StillUnknown { reason, retry_after: whole_micros(retry_after).min(ASK_WITHIN) }
         }
         Confirmation::Applied { .. } | Confirmation::NotApplied { .. } => answer,
     };
@@ -76,10 +81,16 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId) {
     let (Phase::InDoubt { asked, ask_at, reason, .. }, Some(spec)) = (&run.phase, run.step()) else { return };
     let reason = reason.clone();
     match spec.class {
+        Class::Pure if run.cancelled => drive::cancel(t, id),
+        Class::Idempotent if run.cancelled => {
+            drive::fail(t, id, format!("cancelled, and nobody knows whether it took effect: {reason}"));
+        }
         Class::Pure | Class::Idempotent
             if run.tried() < spec.attempts_max.saturating_add(spec.confirms_max) =>
         {
-            let (step, not_before) = (run.at, t.now.monotonic);
+            // The first time at once: it was lost, not refused.
+            let wait = retry::delay(spec.backoff, run.tried().saturating_sub(1), t.jitter());
+            let (step, not_before) = (run.at, t.now.monotonic + wait);
             t.emit(Event::StepRetry { run: id, step, not_before });
             drive::advance(t, id);
         }
@@ -135,6 +146,7 @@ pub(crate) fn recover(t: &mut Turning<'_>, id: RunId) {
 /// Takes a person's word on a step that waits for one.
 pub(crate) fn resolved(t: &mut Turning<'_>, id: RunId, step: u32, says: (bool, String), by: String) {
     let (applied, evidence) = says;
+    t.scratch.asking.remove(&id);
     t.emit(Event::StepResolved { run: id, step, applied, evidence: evidence.clone(), by });
     if applied {
         drive::advance(t, id);
@@ -290,7 +302,11 @@ fn retry_or_fail(t: &mut Turning<'_>, id: RunId, reason: String, was_in_doubt: b
     if run.tried() >= attempts_max {
         return drive::fail(t, id, reason);
     }
-    let (step, wait) = (run.at, retry::delay(spec.backoff, run.tried(), t.jitter()));
+    let floor = match spec.call {
+        StepCall::Require { .. } => REQUIRE_AGAIN,
+        StepCall::Act { .. } | StepCall::Verify { .. } | StepCall::External { .. } => Duration::ZERO,
+    };
+    let (step, wait) = (run.at, retry::delay(spec.backoff, run.tried(), t.jitter()).max(floor));
     let not_before = t.now.monotonic + wait;
     t.emit(Event::StepRetry { run: id, step, not_before });
     drive::advance(t, id);

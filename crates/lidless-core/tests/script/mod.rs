@@ -3,7 +3,10 @@
 //! Words: `pass`, `fail`, `dead(EXIT)`, `maybe` answer for the first check of the first service, `api.pass` and
 //! `db/1.fail` for others; `applied`, `refused`, `unavailable`, `unknown` answer the last act; `confirmed`, `denied`,
 //! `unsure` the last question; `taken`, `nottaken` every message on its way; `+5s` lets time go by; `crash`, `reboot`,
-//! `full`, `mended`, `restart`, `force`, `run`, `resume`, `cancel`, `was-done`, `was-not-done`, `wall(SECONDS)` happen. `|` goes from the script to the expectation.
+//! `full`, `mended`, `restart`, `force`, `run`, `resume`, `cancel`, `was-done`, `was-not-done`, `wall(SECONDS)` happen. `|` goes
+//! from the script to the expectation.
+
+mod specs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +18,14 @@ use lidless_core::engine::Engine;
 use lidless_core::event::{Because, Confirmation, Event, Notice, Outcome, Record, Verdict};
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, RunId, ServiceId};
-use lidless_core::pipeline::plan::{Class, Purpose, StepCall, StepSpec};
+use lidless_core::pipeline::plan::{Purpose, StepSpec};
 use lidless_core::report::{Report, Uptime};
-use lidless_core::spec::{
-    Action, Backoff, Budget, CheckSpec, HealSpec, PipelineSpec, ServiceSpec, Spec, VerifySpec,
-};
+use lidless_core::spec::Spec;
 use lidless_core::time::Now;
+
+// Each test binary compiles the whole of it and uses a part.
+#[allow(unused_imports)]
+pub(crate) use specs::{external, pipeline, second_check, spec, three_steps};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -103,6 +108,13 @@ impl Story {
     pub(crate) fn sleep(&mut self, time: Duration) {
         self.now.monotonic += time;
         self.feed(Input::Tick);
+    }
+
+    /// Answers the open question with "I don't know", and when to ask again.
+    pub(crate) fn still_unknown(&mut self, retry_after: Duration) {
+        let reason = "as told".to_owned();
+        self.confirmed(Confirmation::StillUnknown { reason, retry_after });
+        self.said.clear();
     }
 
     /// Forgets what was journalled after the last such event.
@@ -391,83 +403,4 @@ fn health(health: Health) -> String {
         Health::Recovering { passes } => format!("recovering({passes})"),
         Health::Unknown | Health::Up | Health::Down => health.word().to_owned(),
     }
-}
-
-/// Returns a configuration of services with these names.
-pub(crate) fn spec(names: &[&str]) -> Spec {
-    Spec { services: names.iter().map(|name| service(name)).collect(), ..Spec::default() }
-}
-
-/// Gives the first service a second check.
-pub(crate) fn second_check(spec: &mut Spec) {
-    let first = &spec.services[0].checks[0];
-    let second = CheckSpec { name: "second".to_owned(), ..first.clone() };
-    spec.services[0].checks.push(second);
-}
-
-/// Returns a service with one check: 3 failures, 2 heals in 10 minutes, 5 s apart, then hourly.
-fn service(name: &str) -> ServiceSpec {
-    let check = CheckSpec {
-        name: "first".to_owned(),
-        kind: "http".to_owned(),
-        every: 5 * S,
-        timeout: 2 * S,
-        confirm_every: S / 10,
-        fail_after: 3,
-        recover_after: 1,
-        ..CheckSpec::default()
-    };
-    ServiceSpec {
-        name: name.to_owned(),
-        checks: vec![check],
-        restartable: true,
-        verify: VerifySpec { settle: S, within: 10 * S, stay: Duration::ZERO },
-        heal: Some(HealSpec {
-            action: Action::Restart,
-            budget: Budget { attempts: 2, per: 600 * S },
-            backoff: Backoff { min: 5 * S, max: 60 * S },
-            retry_after: 3_600 * S,
-            never_on_exit: vec![42],
-        }),
-        act_timeout: 10 * S,
-        ..ServiceSpec::default()
-    }
-}
-
-/// A step whose implementation nobody looks at.
-pub(crate) fn external() -> StepCall {
-    StepCall::External { kind: "told".to_owned(), settings: Arc::from("{}") }
-}
-
-/// Returns a pipeline of three steps: one that requires the first service, one that moves value, one that does not.
-pub(crate) fn three_steps(class: Class) -> PipelineSpec {
-    let mut pipeline = pipeline();
-    let pay = StepSpec { class, ..pipeline.steps[0].clone() };
-    let tell = StepSpec { name: "TELL".to_owned(), class: Class::Idempotent, value: false, ..pay.clone() };
-    let healthy = vec!["db".to_owned()];
-    let look = StepSpec {
-        name: "LOOK".to_owned(),
-        call: StepCall::Require { healthy },
-        class: Class::Pure,
-        value: false,
-        attempts_max: 1,
-        ..pay.clone()
-    };
-    pipeline.steps = vec![look, pay, tell];
-    pipeline
-}
-
-/// Returns a pipeline of one step that moves value.
-pub(crate) fn pipeline() -> PipelineSpec {
-    let step = StepSpec {
-        name: "PAY".to_owned(),
-        call: external(),
-        class: Class::Confirmable,
-        value: true,
-        attempts_max: 2,
-        backoff: Backoff { min: S, max: S },
-        timeout: 10 * S,
-        confirms_max: 3,
-    };
-    PipelineSpec { name: "pay".to_owned(), steps: vec![step] }
 }

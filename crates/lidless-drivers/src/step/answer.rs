@@ -208,8 +208,22 @@ fn take(object: &mut Map<String, Value>, field: &str) -> Option<Value> {
 fn output(object: &mut Map<String, Value>) -> Result<Value, String> {
     match take(object, "output") {
         None => Ok(Value::Object(Map::new())),
-        Some(output @ Value::Object(_)) => Ok(output),
+        Some(output @ Value::Object(_)) => exact(&output).map(|()| output),
         Some(other) => Err(wrong("output", &other, "an object")),
+    }
+}
+
+/// Refuses numbers that were rounded while they were read: an amount in the smallest unit easily has over 64 bits.
+pub fn exact(value: &Value) -> Result<(), String> {
+    // From here on not every whole number is a double.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|n| n.abs() >= EXACT_MAX) => {
+            Err(format!("the number {number} is too large to be kept exactly; write it as a text"))
+        }
+        Value::Array(values) => values.iter().try_for_each(exact),
+        Value::Object(object) => object.values().try_for_each(exact),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
 }
 

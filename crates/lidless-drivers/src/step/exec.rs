@@ -50,6 +50,9 @@ use crate::child::stream::{Stream, run_streamed};
 use crate::child::{CommandSpec, Ended, Leftovers, SpawnError};
 use crate::process::launch::chain;
 
+/// Where a command finds the key of its attempt; by it, too, what an attempt left behind is found.
+pub(super) const KEY_VARIABLE: &str = "LIDLESS_IDEMPOTENCY_KEY";
+
 /// What a step by command runs, and how its failures are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExecStepSettings {
@@ -154,7 +157,7 @@ fn introduced(command: &CommandSpec, call: &Call) -> CommandSpec {
         ("LIDLESS_RUN", call.run.clone()),
         ("LIDLESS_STEP", call.step.clone()),
         ("LIDLESS_ATTEMPT", call.attempt.to_string()),
-        ("LIDLESS_IDEMPOTENCY_KEY", call.idempotency_key.clone()),
+        (KEY_VARIABLE, call.idempotency_key.clone()),
     ];
     command.env.extend(ours.map(|(name, value)| (name.to_owned(), value)));
     command

@@ -73,7 +73,7 @@ pub enum RunAnswer {
     Refused {
         /// Why, for people.
         why: String,
-        /// "not_found", "busy", "not_now" or "forbidden".
+        /// "not_found", "busy", "not_now", "bad_input" or "forbidden".
         code: String,
     },
 }
@@ -161,6 +161,9 @@ pub(super) async fn post_run(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Json(RunRequest { pipeline, inputs }): Json<RunRequest>,
 ) -> Response {
+    if let Err(why) = inputs.values().try_for_each(lidless_drivers::step::exact) {
+        return refuse(StatusCode::BAD_REQUEST, "bad_input", why);
+    }
     let inputs = if inputs.is_empty() { String::new() } else { Value::Object(inputs).to_string() };
     let what = format!("pipeline `{pipeline}`");
     give(&context, &peer, &what, Command::Run { pipeline, by: peer.name(), inputs }).await

@@ -104,7 +104,10 @@ fn inputs(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
             let failure = Failure::new(Exit::Usage, format!("--input {pair} is not of the form NAME=VALUE"));
             return Err(failure.hint("as --input amount=5"));
         };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let parsed = serde_json::from_str(value).ok();
+        // What would be rounded stays as it was typed.
+        let parsed = parsed.filter(|parsed| lidless_drivers::step::exact(parsed).is_ok());
+        let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
         if inputs.insert(name.to_owned(), value).is_some() {
             return Err(Failure::new(Exit::Usage, format!("--input {name} is given twice")));
         }
@@ -312,9 +315,13 @@ mod tests {
 
     #[test]
     fn a_value_that_is_json_is_taken_as_json() {
-        let pairs = ["a=5", "b=true", "c=x=y", "d=", "e={\"f\":[1]}"].map(str::to_owned);
+        let pairs =
+            ["a=5", "b=true", "c=x=y", "d=", "e={\"f\":[1]}", "g=20000000000000000001"].map(str::to_owned);
         let read = inputs(&pairs).expect("all are pairs");
-        assert_eq!(Value::Object(read).to_string(), r#"{"a":5,"b":true,"c":"x=y","d":"","e":{"f":[1]}}"#);
+        assert_eq!(
+            Value::Object(read).to_string(),
+            r#"{"a":5,"b":true,"c":"x=y","d":"","e":{"f":[1]},"g":"20000000000000000001"}"#
+        );
         for wrong in ["a", "=5"] {
             assert_eq!(inputs(&[wrong.to_owned()]).expect_err(wrong).exit, Exit::Usage);
         }

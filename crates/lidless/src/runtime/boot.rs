@@ -12,7 +12,7 @@ use super::dispatcher::Daemon;
 use super::drivers::{self, DriverError};
 use super::handle::{Handle, Options};
 use super::recover::{RecoverError, Recovered, recover};
-use super::slots;
+use super::{slots, steps};
 use crate::config::Resolved;
 
 /// A daemon, ready to run.
@@ -65,6 +65,7 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
     let keeps = journal.is_some();
     if keeps {
         slots::take_over(resolved, state_dir);
+        steps::end_leftovers(recovered.engine.state());
     }
     let mut drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
     let managed = drivers.managed();

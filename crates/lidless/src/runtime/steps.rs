@@ -2,14 +2,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
-use lidless_core::pipeline::run::Run;
+use lidless_core::pipeline::run::{Phase, Run};
+use lidless_core::state::State;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
+use lidless_drivers::step::leftovers;
 use lidless_drivers::step::{Answer, Call, FailureClass, Found, Log, Step};
 use serde_json::{Map, Value};
 
@@ -17,6 +20,11 @@ use crate::config::settings;
 
 /// How long nobody asks again where a step in doubt did not say.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long what an earlier lidless left running may take to be gone once it is killed.
+const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// More than this of what a run has to say is not kept.
+const LOG_MAX: u64 = 1024 * 1024;
 
 /// A step, and what it is told.
 pub(super) struct Calling {
@@ -92,6 +100,21 @@ fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
     hex
 }
 
+/// Ends what steps in doubt have left running when an earlier lidless died: until then it could still take effect, whatever
+/// somebody is told meanwhile.
+pub(super) fn end_leftovers(state: &State) {
+    let in_doubt =
+        |run: &&Run| matches!(run.phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
+    let keys = state.runs.values().filter(in_doubt).filter_map(|run| {
+        let spec = run.step().filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
+        Some(idempotency_key(run, spec))
+    });
+    let keys: Vec<String> = keys.collect();
+    for pid in leftovers::end(&keys, LEFTOVERS_MAX) {
+        tracing::error!(pid, "A step of an earlier lidless cannot be ended, and may still take effect.");
+    }
+}
+
 /// What an answer means for the run.
 pub(super) fn outcome(answer: Answer) -> Outcome {
     match answer {
@@ -134,7 +157,7 @@ impl RunLog {
     /// A run without words has no file.
     fn open(&self) -> Option<File> {
         std::fs::create_dir_all(self.path.parent()?).ok()?;
-        OpenOptions::new().create(true).append(true).open(&self.path).ok()
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
     }
 }
 
@@ -146,8 +169,11 @@ impl Log for RunLog {
             *file = self.open();
         }
         if let Some(file) = &mut *file {
+            let full = file.metadata().is_ok_and(|meta| meta.len() > LOG_MAX);
             // A full disk costs the words, not the step.
-            drop(writeln!(file, "{} {line}", self.step));
+            if !full {
+                drop(writeln!(file, "{} {line}", self.step));
+            }
         }
     }
 }

@@ -1,0 +1,57 @@
+//! What of an attempt still runs after lidless has died? It is ended before anybody asks whether the attempt took effect.
+//!
+//! A command outlives a killed lidless, and could take effect after somebody was told that it had not. Each carries its
+//! idempotency key in its environment, and so does what it started: that is how it is found, also by a lidless that died
+//! before it could write down a pid.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::exec::KEY_VARIABLE;
+
+/// From one look to the next.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Kills whatever carries one of the keys, and waits until it is gone. Returns the pids of what is still there after `patience`.
+///
+/// Blocks: to be called before there is anything that could be held up.
+pub fn end(keys: &[String], patience: Duration) -> Vec<i32> {
+    let marks: Vec<String> = keys.iter().map(|key| format!("{KEY_VARIABLE}={key}")).collect();
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = carriers(&marks);
+        if left.is_empty() || Instant::now() >= deadline {
+            return left;
+        }
+        for pid in &left {
+            kill(*pid, &marks);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The processes whose environment has one of the marks. A zombie has none any more.
+fn carriers(marks: &[String]) -> Vec<i32> {
+    if marks.is_empty() {
+        return Vec::new();
+    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| carries(*pid, marks)).collect()
+}
+
+fn carries(pid: i32, marks: &[String]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|pair| marks.iter().any(|mark| mark.as_bytes() == pair))
+}
+
+/// The handle is opened first and the process looked at again: its number may have been given away meanwhile.
+fn kill(pid: i32, marks: &[String]) {
+    let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if let Some(handle) = handle.filter(|_| carries(pid, marks)) {
+        // It may just have ended: then the next look does not find it.
+        let _ = pidfd_send_signal(handle, Signal::KILL);
+    }
+}
