@@ -67,6 +67,9 @@ struct Args {
     /// Leave the directory with config, store and ledger behind
     #[arg(long)]
     keep: bool,
+    /// Mutation: the step lies when it is asked whether it booked. This must be caught
+    #[arg(long)]
+    mutate_lying_confirm: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,7 +117,11 @@ fn run(args: &Args) -> Result<bool, Problem> {
     let machine = Machine::look();
     let dir = tempfile::Builder::new().prefix("lidless-runs-").disable_cleanup(args.keep).tempdir()?;
     let steps = Marked::new(format!("{}/book", dir.path().display()));
-    let config = configuration(dir.path())?;
+    let script = match args.mutate_lying_confirm {
+        true => BOOK.replace("if grep -q", "if false && grep -q"),
+        false => BOOK.to_owned(),
+    };
+    let config = configuration(dir.path(), &script)?;
     let place = Place { binary: &binary, dir: dir.path() };
     let shared = Shared::default();
     let began = Instant::now();
@@ -136,9 +143,9 @@ fn run(args: &Args) -> Result<bool, Problem> {
     Ok(results.violations.is_empty())
 }
 
-fn configuration(dir: &Path) -> Result<PathBuf, Problem> {
+fn configuration(dir: &Path, text_of_script: &str) -> Result<PathBuf, Problem> {
     let script = dir.join("book");
-    fs::write(&script, BOOK)?;
+    fs::write(&script, text_of_script)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     let mut text = format!(
         "version: 1\nsite: bench\nweb: off\nstore: {{ path: \"{}\" }}\npipelines:\n",
