@@ -44,7 +44,7 @@ use serde_json::json;
 use super::answer::{Said, Strict, find, judge};
 use super::output::{Lines, Tail};
 use super::time::moment_in;
-use super::{Answer, Call, FailureClass, Found, Log, Step};
+use super::{Answer, Call, FailureClass, Found, Host, Log, Step};
 use crate::check::BoxFuture;
 use crate::child::stream::{Stream, run_streamed};
 use crate::child::{CommandSpec, Ended, Leftovers, SpawnError};
@@ -86,9 +86,14 @@ impl ExecStep {
 }
 
 impl Step for ExecStep {
-    fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Answer> {
+    fn perform<'a>(
+        &'a self,
+        call: &'a Call,
+        timeout: Duration,
+        host: &'a dyn Host,
+    ) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            match run(&self.command, call, timeout, log).await {
+            match run(&self.command, call, timeout, host).await {
                 Ok((ended, said)) => judge(&ended, said, self.strict, timeout),
                 Err(err) => Answer::Failed { error: chain(&err), class: class_of(&err) },
             }

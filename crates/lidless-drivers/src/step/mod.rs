@@ -21,10 +21,26 @@ pub trait Step: Send + Sync {
     /// Does it. Ends within `timeout`, and the time to kill what is overdue.
     ///
     /// Who drops the future ends the attempt half way, and has to treat it as [`FailureClass::Unknown`].
-    fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Answer>;
+    fn perform<'a>(
+        &'a self,
+        call: &'a Call,
+        timeout: Duration,
+        host: &'a dyn Host,
+    ) -> BoxFuture<'a, Answer>;
 
     /// Says whether an attempt with this idempotency key took effect. Read-only, repeatable.
     fn confirm<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Found>;
+
+    /// Says what it would do now, in one line for people; none where it cannot tell. Changes nothing.
+    fn plan<'a>(
+        &'a self,
+        call: &'a Call,
+        timeout: Duration,
+        host: &'a dyn Host,
+    ) -> BoxFuture<'a, Result<Option<String>, String>> {
+        let _ = (call, timeout, host);
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Says whether [`Step::confirm`] can ever tell. Where it cannot, it answers `StillUnknown` at once.
     fn can_confirm(&self) -> bool;
@@ -47,6 +63,23 @@ pub struct Call {
     pub inputs: Value,
     /// What the steps before it gave: an object, from a step's name to its output.
     pub outputs: Value,
+    /// What earlier attempts, and this one, have handed to [`Host::keep`], oldest first: by these the effect can be found again.
+    pub handles: Vec<Value>,
+    /// What it takes back, where that is what it is for.
+    pub undoes: Option<Undoes>,
+}
+
+/// A step that took effect and is to be taken back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Undoes {
+    /// Its name.
+    pub step: String,
+    /// The key of its attempts.
+    pub idempotency_key: String,
+    /// What it gave.
+    pub output: Value,
+    /// By which its effect can be found.
+    pub handles: Vec<Value>,
 }
 
 /// What became of an attempt.
@@ -120,4 +153,11 @@ pub trait Log: Send + Sync {
     ///
     /// Without its line end and at most 4 KiB long; control characters have become spaces.
     fn line(&self, line: &str);
+}
+
+/// What a step may ask of whoever runs it.
+pub trait Host: Log {
+    /// Makes a handle durable: a signed transaction and its hash, say. **Invariant:** what a handle names leaves the machine only
+    /// after this was answered with `Ok`. An `Err` says why it could not be kept; then nothing may leave.
+    fn keep<'a>(&'a self, handle: &'a Value) -> BoxFuture<'a, Result<(), String>>;
 }

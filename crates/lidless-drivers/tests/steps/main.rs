@@ -10,9 +10,10 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
-use lidless_drivers::step::{Answer, Call, FailureClass, Found, Log, Step};
+use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step};
 use serde_json::json;
 
 /// Far beyond what any answer takes here.
@@ -39,6 +40,8 @@ fn call() -> Call {
         idempotency_key: "k-7f".to_owned(),
         inputs: json!({ "to": "alice" }),
         outputs: json!({ "quote": { "price": 7 } }),
+        handles: Vec::new(),
+        undoes: None,
     }
 }
 
@@ -59,6 +62,12 @@ impl Kept {
 impl Log for Kept {
     fn line(&self, line: &str) {
         self.0.lock().unwrap().push(line.to_owned());
+    }
+}
+
+impl Host for Kept {
+    fn keep<'a>(&'a self, _: &'a serde_json::Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

@@ -10,10 +10,11 @@ use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
 use lidless_core::pipeline::run::{Phase, Run};
 use lidless_core::state::State;
+use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
 use lidless_drivers::step::leftovers;
-use lidless_drivers::step::{Answer, Call, FailureClass, Found, Log, Step};
+use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step};
 use serde_json::{Map, Value};
 
 use crate::config::settings;
@@ -78,6 +79,8 @@ fn call(run: &Run, spec: &StepSpec, attempt: u32) -> Call {
         idempotency_key: idempotency_key(run, spec),
         inputs: if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) },
         outputs: Value::Object(outputs.collect()),
+        handles: Vec::new(),
+        undoes: None,
     }
 }
 
@@ -158,6 +161,12 @@ impl RunLog {
     fn open(&self) -> Option<File> {
         std::fs::create_dir_all(self.path.parent()?).ok()?;
         OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
+    }
+}
+
+impl Host for RunLog {
+    fn keep<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Err("this lidless keeps no handles".to_owned())))
     }
 }
 
