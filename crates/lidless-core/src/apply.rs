@@ -1,19 +1,19 @@
 //! How does an event change state? The only place that does; it computes nothing that `handle` decided.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Confirmation, Event, Outcome, Record, Verdict};
+use crate::event::{Confirmation, Due, Event, Outcome, Record};
 use crate::health::Health;
 use crate::id::{CheckId, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
 use crate::outbox::Owed;
-use crate::pipeline::plan::Purpose;
-use crate::pipeline::run::{EndedRun, Phase, Run};
+use crate::pipeline::plan::{Plan, Purpose};
+use crate::pipeline::run::{EndedRun, Run};
 use crate::spec::Spec;
-use crate::state::{CLOSED_MAX, CheckState, ENDED_MAX, ServiceState, State};
+use crate::state::{CLOSED_MAX, CheckState, ENDED_MAX, ENDED_STEPS_MAX, KEYS_MAX, ServiceState, State};
 use crate::time::Now;
+use crate::trigger::Trigger;
 
 /// An event that cannot have happened in this state: the journal is corrupt, or a newer lidless wrote it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,26 +128,29 @@ impl State {
                 let service = self.incidents.get(incident).ok_or("no such incident")?.service;
                 self.services[service.index()].given_up = Some(*retry_at);
             }
-            Event::RunCreated { run, purpose, steps, inputs } => {
+            Event::RunCreated { run, purpose, plan, inputs, key, due, from } => {
                 if let Some(service) = purpose.service() {
                     self.begin_act(service, purpose, at.monotonic, *run)?;
                 }
-                let created = Run {
-                    id: *run,
-                    purpose: purpose.clone(),
-                    steps: steps.clone(),
-                    created: at,
-                    inputs: inputs.clone(),
-                    outputs: BTreeMap::new(),
-                    cancelled: false,
-                    at: 0,
-                    attempt: 0,
-                    forgiven: 0,
-                    phase: Phase::Ready,
-                };
+                if let Purpose::Step { of, step, .. } = purpose {
+                    self.runs.get_mut(of).ok_or("no such run")?.calls(*step, *run)?;
+                }
+                let mut created = Run::new(*run, purpose.clone(), self.shared(purpose, plan), at);
+                (created.inputs, created.key) = (Arc::clone(inputs), key.clone());
+                created.skip_to(from.unwrap_or_default())?;
                 self.runs.insert(*run, created);
                 self.next_run = self.next_run.max(run.0 + 1);
+                if let Some(key) = key {
+                    if self.keys.len() == KEYS_MAX {
+                        self.keys.pop_front();
+                    }
+                    self.keys.push_back((Arc::clone(key), *run));
+                }
+                if let (Some(due), Some(name)) = (due, purpose.pipeline()) {
+                    self.came_to(name, *due);
+                }
             }
+            Event::TriggerMissed { pipeline, due, .. } => self.came_to(pipeline, *due),
             Event::StepOutcome { run, outcome, .. } => {
                 let run = self.runs.get_mut(run).ok_or("no such run")?;
                 run.apply(at, &record.event)?;
@@ -161,6 +164,13 @@ impl State {
                 self.account_confirmed(&purpose, created, answer);
             }
             Event::StepIntent { run, .. }
+            | Event::StepHandle { run, .. }
+            | Event::StepStuck { run, .. }
+            | Event::StepFailed { run, .. }
+            | Event::StepSkipped { run, .. }
+            | Event::StepAwaits { run, .. }
+            | Event::StepApproved { run, .. }
+            | Event::RunTurned { run, .. }
             | Event::StepRetry { run, .. }
             | Event::StepLeftToVerify { run, .. }
             | Event::StepHeld { run, .. }
@@ -169,6 +179,9 @@ impl State {
                 self.runs.get_mut(run).ok_or("no such run")?.apply(at, &record.event)?;
             }
             Event::RunResumed { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    return run.apply(at, &record.event);
+                }
                 let at_rest =
                     self.ended.iter().position(|ended| ended.run.id == *run).ok_or("no such run")?;
                 let mut ended = self.ended.remove(at_rest).ok_or("no such run")?;
@@ -180,13 +193,9 @@ impl State {
                 match run.purpose.service() {
                     Some(service) => self.services[service.index()].run = None,
                     None => {
-                        if let Verdict::Failed { reason, .. } = verdict {
-                            run.phase = Phase::Failed { reason: reason.clone() };
-                        }
-                        if self.ended.len() == ENDED_MAX {
-                            self.ended.pop_front();
-                        }
+                        run.begun = false;
                         self.ended.push_back(EndedRun { run, verdict: verdict.clone(), ended: at });
+                        self.trim_ended();
                     }
                 }
             }
@@ -213,6 +222,29 @@ impl State {
         Ok(())
     }
 
+    /// Returns the plan, in the same place as the pipeline's own where it is the same: a thousand runs have one.
+    fn shared(&self, purpose: &Purpose, plan: &Arc<Plan>) -> Arc<Plan> {
+        let name = purpose.pipeline();
+        let own = self.spec.pipelines.iter().find(|spec| Some(spec.name.as_str()) == name);
+        let same = own.filter(|own| Arc::ptr_eq(&own.plan, plan) || own.plan == *plan);
+        same.map_or_else(|| Arc::clone(plan), |own| Arc::clone(&own.plan))
+    }
+
+    fn came_to(&mut self, pipeline: &str, due: Due) {
+        let schedule = self.schedules.entry(pipeline.to_owned()).or_default();
+        match due {
+            Due::Every(moment) => schedule.every = Some(moment),
+            Due::Cron(moment) => schedule.cron_ms = schedule.cron_ms.max(Some(moment)),
+        }
+    }
+
+    fn trim_ended(&mut self) {
+        let mut steps: usize = self.ended.iter().map(|ended| ended.run.steps.len()).sum();
+        while self.ended.len() > ENDED_MAX || (self.ended.len() > 1 && steps > ENDED_STEPS_MAX) {
+            steps -= self.ended.pop_front().map_or(0, |ended| ended.run.steps.len());
+        }
+    }
+
     /// A heal counts in both budgets from the moment it is decided.
     fn begin_act(
         &mut self,
@@ -234,7 +266,7 @@ impl State {
                 incident.heals += 1;
                 incident.held = None;
             }
-            Purpose::Manual { .. } => {}
+            Purpose::Manual { .. } | Purpose::Step { .. } => {}
             Purpose::BringUp { .. } | Purpose::Pipeline { .. } => return Ok(()),
         }
         if let Some(per) = per {
@@ -255,7 +287,10 @@ impl State {
                 self.take_back(purpose, created);
             }
             Outcome::Applied { .. } | Outcome::Found { .. } => service.unavailable = 0,
-            Outcome::NotApplied { .. } | Outcome::Refused { .. } | Outcome::Unknown { .. } => {}
+            Outcome::NotApplied { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Missing { .. }
+            | Outcome::Unknown { .. } => {}
         }
     }
 
@@ -268,7 +303,7 @@ impl State {
                 }
                 service
             }
-            Purpose::Manual { service, .. } => service,
+            Purpose::Manual { service, .. } | Purpose::Step { service, .. } => service,
             Purpose::BringUp { .. } | Purpose::Pipeline { .. } => return,
         };
         self.services[service.index()].heals.take_back(created);
@@ -289,7 +324,10 @@ impl State {
             }
             (
                 Confirmation::NotApplied { .. },
-                Purpose::BringUp { .. } | Purpose::Manual { .. } | Purpose::Pipeline { .. },
+                Purpose::BringUp { .. }
+                | Purpose::Manual { .. }
+                | Purpose::Step { .. }
+                | Purpose::Pipeline { .. },
             )
             | (Confirmation::StillUnknown { .. }, _) => {}
         }
@@ -355,6 +393,27 @@ impl State {
             }
         }
         self.spec = Arc::clone(spec);
+        self.schedule(at);
         Ok(())
+    }
+
+    /// A schedule that is new counts from now on.
+    fn schedule(&mut self, at: Now) {
+        let spec = Arc::clone(&self.spec);
+        let has = |name: &str, is: fn(&Trigger) -> bool| {
+            spec.pipelines.iter().any(|pipeline| pipeline.name == name && pipeline.triggers.iter().any(is))
+        };
+        let is_every = |trigger: &Trigger| matches!(trigger, Trigger::Every { .. });
+        let is_cron = |trigger: &Trigger| matches!(trigger, Trigger::Cron { .. });
+        for pipeline in &spec.pipelines {
+            if has(&pipeline.name, |_| true) {
+                self.schedules.entry(pipeline.name.clone()).or_default();
+            }
+        }
+        self.schedules.retain(|name, schedule| {
+            schedule.every = schedule.every.or(Some(at.monotonic)).filter(|_| has(name, is_every));
+            schedule.cron_ms = schedule.cron_ms.or(Some(at.wall_ms)).filter(|_| has(name, is_cron));
+            schedule.every.is_some() || schedule.cron_ms.is_some()
+        });
     }
 }

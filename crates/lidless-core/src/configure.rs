@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::engine::moving;
 use crate::event::Event;
 use crate::id::{CheckId, ServiceId};
-use crate::pipeline::drive;
 use crate::pipeline::plan::{Purpose, act_and_verify};
 use crate::pipeline::run::Phase;
+use crate::pipeline::{clock, drive, start, undo};
 use crate::spec::{Action, Spec};
 use crate::turning::Turning;
 use crate::watch;
@@ -25,6 +26,11 @@ pub(crate) fn load(t: &mut Turning<'_>, spec: Arc<Spec>) {
         }
     }
     bring_up(t);
+    let runs: Vec<_> = t.state.runs.keys().copied().collect();
+    for run in runs {
+        moving(t, run, |t| clock::unpark(t, run));
+    }
+    t.scratch.admit = true;
 }
 
 /// Ends the incidents and runs of services that are not in the new configuration.
@@ -39,9 +45,9 @@ fn let_go(t: &mut Turning<'_>, spec: &Spec) {
     for service in gone {
         // An act under way cannot be called back. Its run stays until its answer comes and begins nothing more; else the
         // service could come back meanwhile, and a second act would overlap the first.
-        let idle = t.state.run_of(service).filter(|run| !matches!(run.phase, Phase::InFlight { .. }));
-        if let Some(run) = idle.map(|run| run.id) {
-            drive::fail(t, run, drive::LEFT.to_owned());
+        let idle = t.state.run_of(service).filter(|run| !matches!(run.focus_phase(), Phase::InFlight { .. }));
+        if let Some((run, step)) = idle.map(|run| (run.id, run.focus().unwrap_or_default())) {
+            moving(t, run, |t| undo::give_up(t, run, step, drive::LEFT.to_owned()));
         }
         watch::close(t, service, None, None);
     }
@@ -90,7 +96,7 @@ fn bring_up(t: &mut Turning<'_>) {
         })
         .map(|(id, _, spec)| (id, act_and_verify(id, spec, Action::Start)))
         .collect();
-    for (service, steps) in managed {
-        drive::create(t, Purpose::BringUp { service }, steps);
+    for (service, plan) in managed {
+        start::create(t, Purpose::BringUp { service }, plan);
     }
 }

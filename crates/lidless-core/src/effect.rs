@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::check::CheckOutcome;
-use crate::event::{Confirmation, Outcome, Record};
+use crate::event::{Confirmation, Due, Outcome, Record};
 use crate::id::{CheckId, NoticeId, RunId, ServiceId};
 use crate::pipeline::plan::StepCall;
 use crate::spec::Spec;
@@ -41,6 +41,26 @@ pub enum Input {
         attempt: u32,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// An attempt is about to let out what can be found again by this. Answered by an event, or by none: then it must not.
+    Handle {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// The handle, as JSON.
+        handle: String,
+    },
+    /// An effect `Weigh` ended.
+    Weighed {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Whether it holds; if nobody can say, why.
+        holds: Result<bool, String>,
     },
     /// An effect `Confirm` ended.
     Confirmed {
@@ -98,6 +118,36 @@ pub enum Command {
         by: String,
         /// What it is given, as a JSON object; empty for nothing.
         inputs: String,
+        /// The step at which it begins, if not with the first.
+        from: Option<String>,
+        /// What triggered it: the same key twice is one run.
+        key: Option<String>,
+        /// The moment of its schedule, if it is that.
+        due: Option<Due>,
+        /// Whether it waits its turn where as many are under way as may be; else it is refused.
+        wait: bool,
+    },
+    /// Moments of a pipeline's calendar went by, and no run makes up for them.
+    Miss {
+        /// Its name.
+        pipeline: String,
+        /// The last of them.
+        due: Due,
+        /// How many.
+        count: u64,
+        /// Why.
+        why: String,
+    },
+    /// Say yes or no to a step that waits for it.
+    Approve {
+        /// Which run.
+        run: RunId,
+        /// The step's name; none where only one waits.
+        step: Option<String>,
+        /// An answer other than yes: why not.
+        no: Option<String>,
+        /// Who.
+        by: String,
     },
     /// Go on with a run that has failed, at the step that failed.
     Resume {
@@ -133,6 +183,8 @@ pub enum Command {
 pub enum Reply {
     /// A run was created for it, or goes on because of it.
     Started(RunId),
+    /// It is on record, and no run began.
+    Noted,
     /// It must not be done; nothing was.
     Refused(Refusal),
 }
@@ -189,6 +241,24 @@ pub enum Effect {
         intent_at: Now,
         /// When the asking ends at the latest, in engine time.
         deadline: Duration,
+    },
+    /// Say whether a step's `when` holds. Read-only. Answered by `Input::Weighed`.
+    Weigh {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// The expression.
+        when: Arc<str>,
+    },
+    /// Nobody wants a step under way any more: it may end at once, or go on to its deadline. What became of it is still asked.
+    Interrupt {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
     },
     /// Deliver a message of the outbox. At least once: the id tells copies apart. Answered by `Input::Delivered`.
     Deliver {

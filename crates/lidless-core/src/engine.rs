@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::apply::{IllegalEvent, same_boot};
 use crate::check::CheckOutcome;
 use crate::effect::{Effect, Input, ProbePlan, Turn};
-use crate::event::{Confirmation, Event, Notice, Record};
+use crate::event::{Confirmation, Event, Notice, Outcome, Record, Verdict};
 use crate::health::Health;
 use crate::id::{CheckId, RunId};
 use crate::pipeline::plan::Purpose;
-use crate::pipeline::run::Phase;
-use crate::pipeline::{drive, settle};
+use crate::pipeline::run::{Phase, Run};
+use crate::pipeline::{clock, drive, settle, start, undo};
 use crate::policy::Ended;
 use crate::state::State;
 use crate::time::{Now, whole_micros};
@@ -79,6 +79,7 @@ impl Engine {
         };
         let ticked = matches!(input, Input::Tick);
         route(&mut t, input);
+        settle_all(&mut t);
         let turn = t.turn;
         if ticked || !turn.events.is_empty() || !turn.effects.is_empty() {
             self.wake = self.find_wake();
@@ -93,8 +94,10 @@ impl Engine {
             return;
         }
         for (id, run) in &self.state.runs {
-            if matches!(run.phase, Phase::InFlight { .. }) {
-                *self.scratch.slept.entry(*id).or_default() += gap;
+            for (step, phase) in run.open_steps() {
+                if matches!(phase, Phase::InFlight { .. }) {
+                    *self.scratch.slept.entry((*id, step)).or_default() += gap;
+                }
             }
         }
     }
@@ -105,8 +108,8 @@ impl Engine {
     /// then comes a second time. One that is not wanted is dropped, for whatever the engine concluded already counts.
     pub fn still_wanted(&self, effect: &Effect, now: Duration) -> bool {
         let at = |run: &RunId, step: &u32, attempt: &u32| {
-            let run = self.state.runs.get(run)?;
-            (run.at == *step && run.attempt == *attempt).then_some(&run.phase)
+            let state = self.state.runs.get(run)?.state(*step)?;
+            (state.attempt == *attempt).then_some(&state.phase)
         };
         match effect {
             Effect::Perform { run, step, attempt, deadline, .. } => {
@@ -116,7 +119,7 @@ impl Engine {
                 matches!(at(run, step, attempt), Some(Phase::InDoubt { .. }))
             }
             Effect::Deliver { notice } => self.state.outbox.contains_key(notice),
-            Effect::ProbeAt { .. } => true,
+            Effect::ProbeAt { .. } | Effect::Weigh { .. } | Effect::Interrupt { .. } => true,
         }
     }
 
@@ -142,7 +145,7 @@ impl Engine {
         // Once all is well after an act, it is watched as ever.
         let run = self.state.run_of(check.service);
         let run = run.filter(|run| !self.scratch.well_since.contains_key(&run.id));
-        let (after, hedges) = match (run.map(|run| &run.phase), check.health) {
+        let (after, hedges) = match (run.map(Run::focus_phase), check.health) {
             // Eager at first, then after a quarter of the time waited so far: a slow starter is not hammered.
             (Some(Phase::Verifying { from, .. }), _) => {
                 let waited = now.saturating_sub(*from) / 4;
@@ -169,11 +172,11 @@ impl Engine {
             state: &mut self.state,
             scratch: &mut self.scratch,
         };
-        let runs = t.state.runs.values().filter_map(|run| settle::wake(&t, run));
+        let runs = t.state.runs.values().filter_map(|run| clock::wake(&t, run));
         let owed = t.state.outbox.iter();
         let owed = owed.map(|(id, owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at));
         let mark = t.state.running.then(|| t.state.at.monotonic + MARK_EVERY);
-        runs.chain(owed).chain(mark).min()
+        runs.chain(owed).chain(mark).chain(start::wake(&t)).min()
     }
 }
 
@@ -186,6 +189,8 @@ fn route(t: &mut Turning<'_>, input: Input) {
         Input::Confirmed { run, step, attempt, answer } => {
             moving(t, run, |t| settle::confirmed(t, run, step, attempt, answer));
         }
+        Input::Handle { run, step, attempt, handle } => keep(t, run, step, attempt, &handle),
+        Input::Weighed { run, step, holds } => moving(t, run, |t| weighed(t, run, step, holds)),
         Input::Delivered { notice, result } => delivered(t, notice, result),
         Input::Started { boot, version } => started(t, boot, version),
         Input::ConfigLoaded(spec) => configure::load(t, spec),
@@ -242,11 +247,11 @@ pub(crate) fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turni
     let purpose = t.state.runs.get(&id).map(|run| run.purpose.clone());
     act(t);
     let (Some(purpose), false) = (purpose, t.state.runs.contains_key(&id)) else { return };
-    t.scratch.asking.remove(&id);
-    t.scratch.second_looks.remove(&id);
-    t.scratch.well_since.remove(&id);
-    t.scratch.slept.remove(&id);
-    let Some(service) = purpose.service() else { return };
+    t.forget_run(id);
+    let Some(service) = purpose.service() else {
+        t.scratch.admit = true;
+        return;
+    };
     let mut last: Option<Ended> = None;
     let mut verdict = None;
     for record in &t.turn.events {
@@ -263,12 +268,90 @@ pub(crate) fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turni
             _ => {}
         }
     }
-    if let (Purpose::Heal { .. } | Purpose::Manual { .. }, Some(verdict)) = (&purpose, &verdict) {
+    if let (Purpose::Heal { .. } | Purpose::Manual { .. } | Purpose::Step { .. }, Some(verdict)) =
+        (&purpose, &verdict)
+    {
         policy::after_heal(t, service, verdict, last.as_ref());
     }
     // What comes next needs a fresh answer: of the incident if there still is one, of the service in any case.
     let at = t.state.services[service.index()].not_before.max(t.now.monotonic);
     t.effect(Effect::ProbeAt { service, at });
+    if let (Purpose::Step { of, step, .. }, Some(verdict)) = (&purpose, &verdict) {
+        let (of, step) = (*of, *step);
+        let outcome = acted_for_step(verdict, &t.state.services[service.index()].name);
+        t.scratch.acted_for.push((of, step, outcome));
+    }
+    t.scratch.admit = true;
+}
+
+/// Does what the end of runs leads to, for other runs, until nothing more does. A loop, for a thousand may wait for each other.
+fn settle_all(t: &mut Turning<'_>) {
+    let mut seen = 0;
+    loop {
+        if let Some((run, step, outcome)) = t.scratch.acted_for.pop() {
+            let attempt = t.state.runs.get(&run).and_then(|run| run.state(step)).map(|state| state.attempt);
+            moving(t, run, |t| settle::performed(t, run, step, attempt.unwrap_or_default(), outcome));
+        } else if std::mem::take(&mut t.scratch.admit) {
+            for run in start::waiting(t) {
+                moving(t, run, |t| drive::advance(t, run));
+            }
+        } else if seen < t.turn.events.len() {
+            seen = start::follow(t, seen);
+        } else {
+            return;
+        }
+    }
+}
+
+/// What the end of a run that acted on a service means for the step that it acted for.
+fn acted_for_step(verdict: &Verdict, service: &str) -> Outcome {
+    match verdict {
+        Verdict::Done => Outcome::Applied { output: service.to_owned() },
+        Verdict::Failed { name, reason, .. } | Verdict::Undone { name, reason, .. } => {
+            Outcome::NotApplied { reason: format!("{name} of {service}: {reason}") }
+        }
+        Verdict::Cancelled { name, .. } => {
+            Outcome::NotApplied { reason: format!("{name} of {service}: cancelled") }
+        }
+    }
+}
+
+/// Journals what the effect of an attempt can be found by, unless it must not go on.
+fn keep(t: &mut Turning<'_>, run: RunId, step: u32, attempt: u32, handle: &str) {
+    let state = t.state.runs.get(&run).and_then(|run| run.state(step));
+    let current = state.is_some_and(|state| {
+        state.attempt == attempt
+            && matches!(state.phase, Phase::InFlight { deadline, .. } if t.now.monotonic < deadline)
+    });
+    // Invariant: nothing leaves by a handle that may be lost with the journal.
+    if current && t.state.degraded.is_none() {
+        t.emit(Event::StepHandle { run, step, attempt, handle: handle.into() });
+    }
+}
+
+/// Takes what a step's `when` came to.
+fn weighed(t: &mut Turning<'_>, id: RunId, step: u32, holds: Result<bool, String>) {
+    if !t.scratch.weighing.remove(&(id, step)) {
+        return;
+    }
+    let begun = t
+        .state
+        .runs
+        .get(&id)
+        .is_none_or(|run| !run.ready.contains(&step) || !matches!(run.phase(step), Phase::Idle));
+    if begun {
+        return;
+    }
+    match holds {
+        Ok(true) => drop(t.scratch.weighed.insert((id, step))),
+        Ok(false) => {
+            let when = t.state.runs.get(&id).and_then(|run| run.spec(step)?.when.clone());
+            let reason = format!("not {}", when.as_deref().unwrap_or("wanted"));
+            t.emit(Event::StepSkipped { run: id, step, reason });
+        }
+        Err(why) => undo::give_up(t, id, step, format!("`when` cannot be answered: {why}")),
+    }
+    drive::advance(t, id);
 }
 
 fn started(t: &mut Turning<'_>, boot: String, version: String) {
@@ -280,7 +363,7 @@ fn started(t: &mut Turning<'_>, boot: String, version: String) {
         t.emit(Event::StoreRecovered);
     }
     for run in all_runs(t) {
-        moving(t, run, |t| settle::recover(t, run));
+        moving(t, run, |t| clock::recover(t, run));
     }
     deliver_due(t, true);
 }
@@ -289,6 +372,7 @@ fn tick(t: &mut Turning<'_>) {
     for run in all_runs(t) {
         moving_if_moved(t, run);
     }
+    start::tick(t);
     deliver_due(t, false);
     if t.state.running && t.now.monotonic.saturating_sub(t.state.at.monotonic) >= MARK_EVERY {
         t.emit(Event::Marked);
@@ -296,7 +380,7 @@ fn tick(t: &mut Turning<'_>) {
 }
 
 fn moving_if_moved(t: &mut Turning<'_>, run: RunId) {
-    moving(t, run, |t| settle::tick(t, run));
+    moving(t, run, |t| clock::tick(t, run));
 }
 
 fn deliver_due(t: &mut Turning<'_>, all: bool) {

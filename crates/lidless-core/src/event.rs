@@ -13,9 +13,10 @@ use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
 pub use crate::notice::Notice;
 pub use crate::outcome::{Confirmation, Outcome, Verdict};
-use crate::pipeline::plan::{Purpose, StepSpec};
+use crate::pipeline::plan::{Plan, Purpose};
 use crate::spec::Spec;
 use crate::time::{Now, micros};
+pub use crate::trigger::Due;
 
 /// One line of the journal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -135,11 +136,31 @@ pub enum Event {
         run: RunId,
         /// Why it exists.
         purpose: Purpose,
-        /// Its steps.
-        steps: Vec<StepSpec>,
+        /// What it does.
+        plan: Arc<Plan>,
         /// What it was given, as a JSON object; empty for nothing.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        inputs: String,
+        #[serde(default = "nothing", skip_serializing_if = "is_nothing")]
+        inputs: Arc<str>,
+        /// What triggered it: the same key twice is one run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Arc<str>>,
+        /// The moment of its schedule, if it was that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        due: Option<Due>,
+        /// Steps above this one are not done: it was begun there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u32>,
+    },
+    /// A schedule's moment went by without a run.
+    TriggerMissed {
+        /// Of which pipeline.
+        pipeline: String,
+        /// Which moment; with more than one, the last.
+        due: Due,
+        /// How many.
+        count: u64,
+        /// Why.
+        why: String,
     },
     /// A step is about to take effect. **Invariant:** durable before the effect.
     StepIntent {
@@ -152,6 +173,17 @@ pub enum Event {
         /// When the attempt ends at the latest, in engine time.
         #[serde(rename = "deadline_us", with = "micros")]
         deadline: Duration,
+    },
+    /// By this the effect of an attempt can be found again. **Invariant:** durable before what it names leaves the machine.
+    StepHandle {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// The handle, as JSON.
+        handle: Arc<str>,
     },
     /// What became of an attempt.
     StepOutcome {
@@ -201,6 +233,52 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A step had no effect, and there is no way on or back without a person.
+    StepStuck {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A step is given up without a further attempt. It had no effect, or one that does no harm.
+    StepFailed {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A step is not to be done.
+    StepSkipped {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Why not.
+        reason: String,
+    },
+    /// A step waits for a person's yes.
+    StepAwaits {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Until when that counts, in engine time.
+        #[serde(rename = "until_us", with = "micros")]
+        until: Duration,
+    },
+    /// A person said yes.
+    StepApproved {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: u32,
+        /// Who.
+        by: String,
+    },
     /// A person said what became of a step that waits for one.
     StepResolved {
         /// Which run.
@@ -220,6 +298,18 @@ pub enum Event {
         run: RunId,
         /// Who.
         by: String,
+    },
+    /// A run goes forward no more: what is under way is settled, then it is taken back, or ends.
+    RunTurned {
+        /// Which run.
+        run: RunId,
+        /// The step at which it turned.
+        step: u32,
+        /// Why; none where a person ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// What was applied is taken back from here on.
+        undo: bool,
     },
     /// A run that had failed goes on at the step that failed.
     RunResumed {
@@ -281,6 +371,13 @@ impl Event {
         match self {
             Event::RunCreated { run, .. }
             | Event::StepIntent { run, .. }
+            | Event::StepHandle { run, .. }
+            | Event::StepStuck { run, .. }
+            | Event::StepFailed { run, .. }
+            | Event::StepSkipped { run, .. }
+            | Event::StepAwaits { run, .. }
+            | Event::StepApproved { run, .. }
+            | Event::RunTurned { run, .. }
             | Event::StepOutcome { run, .. }
             | Event::StepConfirmed { run, .. }
             | Event::StepRetry { run, .. }
@@ -301,6 +398,7 @@ impl Event {
             | Event::HealHeld { .. }
             | Event::BackedOff { .. }
             | Event::GaveUp { .. }
+            | Event::TriggerMissed { .. }
             | Event::NoticeOwed { .. }
             | Event::NoticeDelivered { .. }
             | Event::NoticeFailed { .. }
@@ -309,6 +407,14 @@ impl Event {
             | Event::StoreRecovered => None,
         }
     }
+}
+
+fn nothing() -> Arc<str> {
+    Arc::from("")
+}
+
+fn is_nothing(text: &Arc<str>) -> bool {
+    text.is_empty()
 }
 
 /// Why a heal that is due is not done.
@@ -329,4 +435,14 @@ pub enum Because {
         /// The code.
         code: i32,
     },
+}
+
+impl Because {
+    /// Whether it goes by without anybody doing anything about this service.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Because::DependencyDown { .. } | Because::HostBudgetSpent => true,
+            Because::NoHeal | Because::ExitCode { .. } => false,
+        }
+    }
 }

@@ -22,5 +22,6 @@ pub mod report;
 pub mod spec;
 pub mod state;
 pub mod time;
+pub mod trigger;
 mod turning;
 mod watch;

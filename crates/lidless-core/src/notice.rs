@@ -54,6 +54,16 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// A step begins with a person's yes.
+    ApprovalAsked {
+        /// Which run.
+        run: RunId,
+        /// The step's name.
+        step: String,
+        /// What the person is asked, besides the step's name.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        ask: String,
+    },
     /// The journal cannot be written.
     StoreDegraded {
         /// Why.
@@ -79,7 +89,7 @@ impl Notice {
             | Notice::WillNotHeal { incident, .. }
             | Notice::ActuatorUnavailable { incident, .. }
             | Notice::Resolved { incident, .. } => Some(*incident),
-            Notice::RunHeld { .. } | Notice::StoreDegraded { .. } => None,
+            Notice::RunHeld { .. } | Notice::ApprovalAsked { .. } | Notice::StoreDegraded { .. } => None,
         }
     }
 }

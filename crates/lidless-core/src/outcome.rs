@@ -35,6 +35,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// Nothing here can do it: the implementation is missing. It had no effect, and may be tried again once it is there.
+    Missing {
+        /// What is missing.
+        reason: String,
+    },
     /// Nobody knows yet.
     Unknown {
         /// Why.
@@ -77,6 +82,15 @@ pub enum Verdict {
     Done,
     /// A step failed; those before it stay applied.
     Failed {
+        /// The index of the step.
+        step: u32,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A step failed, and everything applied before it that can be taken back was.
+    Undone {
         /// The index of the step.
         step: u32,
         /// Its name.

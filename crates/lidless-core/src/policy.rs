@@ -9,7 +9,7 @@ use crate::event::{Because, Event, Notice, Outcome, Verdict};
 use crate::id::{IncidentId, ServiceId};
 use crate::incident::Incident;
 use crate::pipeline::plan::{Purpose, act_and_verify};
-use crate::pipeline::{drive, retry};
+use crate::pipeline::{retry, start};
 use crate::spec::Backoff;
 use crate::state::State;
 use crate::turning::Turning;
@@ -104,6 +104,18 @@ fn dependency_down(state: &State, service: ServiceId, seen: &mut Vec<ServiceId>)
     None
 }
 
+/// When the budgets have room again for an act on a service, in engine time; none where they have it now.
+pub(crate) fn budget_spent(t: &Turning<'_>, service: ServiceId) -> Option<Duration> {
+    let own = t.state.service_spec(service)?.heal.as_ref().map(|heal| heal.budget);
+    let (now, state) = (t.now.monotonic, &t.state.services[service.index()]);
+    let budgets = [(own, &state.heals), (t.state.spec.host_budget, &t.state.host_heals)];
+    let spent = budgets.into_iter().filter_map(|(budget, heals)| {
+        let budget = budget.filter(|budget| heals.within(now, budget.per) >= budget.attempts)?;
+        Some(heals.free_at(budget.attempts, budget.per))
+    });
+    spent.max()
+}
+
 /// Acts on what was decided. Called in a turn that brought a failing answer of the service's incident.
 pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
     if t.state.services[service.index()].run.is_some() {
@@ -115,8 +127,8 @@ pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
         Remedy::Heal => {
             let Some(spec) = t.state.service_spec(service) else { return };
             let Some(heal) = &spec.heal else { return };
-            let steps = act_and_verify(service, spec, heal.action);
-            drive::create(t, Purpose::Heal { service, incident: id }, steps);
+            let plan = act_and_verify(service, spec, heal.action);
+            start::create(t, Purpose::Heal { service, incident: id }, plan);
         }
         Remedy::Wait(_) => {}
         Remedy::Hold(because) if held.as_ref() == Some(&because) => {}
@@ -154,6 +166,7 @@ pub(crate) fn after_heal(t: &mut Turning<'_>, service: ServiceId, verdict: &Verd
             | Outcome::Found { .. }
             | Outcome::NotApplied { .. }
             | Outcome::Refused { .. }
+            | Outcome::Missing { .. }
             | Outcome::Unknown { .. },
         ))
         | None => None,

@@ -3,12 +3,14 @@
 //! How a target is asked or a process started (addresses, commands, credentials) stays with the drivers; nothing here is
 //! a secret, for the whole `Spec` is journalled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::plan::StepSpec;
+use crate::pipeline::plan::Plan;
 use crate::time::micros;
+use crate::trigger::Trigger;
 
 /// Everything that one engine looks after.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -150,11 +152,24 @@ impl Action {
     }
 }
 
-/// A named list of steps.
+/// A pipeline.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PipelineSpec {
     /// Unique among pipelines.
     pub name: String,
-    /// In the order in which they run.
-    pub steps: Vec<StepSpec>,
+    /// What a run does.
+    pub plan: Arc<Plan>,
+    /// Runs under way at once; zero is one.
+    #[serde(default)]
+    pub concurrency: u32,
+    /// What begins a run, besides a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
+}
+
+impl PipelineSpec {
+    /// Runs under way at once.
+    pub fn at_once(&self) -> usize {
+        self.concurrency.max(1) as usize
+    }
 }

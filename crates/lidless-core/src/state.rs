@@ -15,12 +15,19 @@ use crate::outbox::Owed;
 use crate::pipeline::run::{EndedRun, Run};
 use crate::spec::{CheckSpec, ServiceSpec, Spec};
 use crate::time::{Now, micros};
+use crate::trigger::Schedule;
 
 /// How many closed incidents are kept at hand; the journal has them all.
 pub const CLOSED_MAX: usize = 64;
 
 /// How many runs that are over are kept at hand, and can be resumed; the journal has them all.
 pub const ENDED_MAX: usize = 32;
+
+/// So many steps they may have together, save for the last.
+pub const ENDED_STEPS_MAX: usize = 4_096;
+
+/// How many triggers are remembered.
+pub const KEYS_MAX: usize = 1_024;
 
 /// Everything that survives a crash.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -50,6 +57,12 @@ pub struct State {
     /// The last pipelines' runs that are over, newest last.
     #[serde(default)]
     pub ended: VecDeque<EndedRun>,
+    /// What has triggered runs, oldest first: the same trigger twice is one run.
+    #[serde(default)]
+    pub keys: VecDeque<(Arc<str>, RunId)>,
+    /// How far the schedules of pipelines have come, by the pipeline's name.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Schedule>,
     /// What we owe the world.
     pub outbox: BTreeMap<NoticeId, Owed>,
     /// When heals of any service began, in engine time, within the host's window.
@@ -150,6 +163,11 @@ impl State {
     /// Returns the run that acts on a service.
     pub fn run_of(&self, id: ServiceId) -> Option<&Run> {
         self.runs.get(&self.services.get(id.index())?.run?)
+    }
+
+    /// Returns the run that had this trigger.
+    pub fn run_with_key(&self, key: &str) -> Option<RunId> {
+        self.keys.iter().rev().find(|(known, _)| &**known == key).map(|(_, run)| *run)
     }
 
     /// Returns the services in the configuration's order, with their ids.

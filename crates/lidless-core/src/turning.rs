@@ -1,11 +1,11 @@
 //! What does a turn carry while it is decided? State, the volatile observations beside it, and what was decided so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::check::CheckFailure;
 use crate::effect::{Effect, Turn};
-use crate::event::{Event, Notice, Record};
+use crate::event::{Event, Notice, Outcome, Record};
 use crate::id::{CheckId, NoticeId, RunId, ServiceId};
 use crate::outbox;
 use crate::pipeline::retry;
@@ -16,8 +16,12 @@ use crate::time::Now;
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) checks: Vec<Observed>,
-    /// Runs about which the world is being asked, and until when an answer is awaited, in engine time.
-    pub(crate) asking: BTreeMap<RunId, Duration>,
+    /// Steps about which the world is being asked, and until when an answer is awaited, in engine time.
+    pub(crate) asking: BTreeMap<(RunId, u32), Duration>,
+    /// Steps whose `when` is being weighed.
+    pub(crate) weighing: BTreeSet<(RunId, u32)>,
+    /// Steps whose `when` holds.
+    pub(crate) weighed: BTreeSet<(RunId, u32)>,
     /// Messages on their way, and until when an answer is awaited, in engine time.
     pub(crate) delivering: BTreeMap<NoticeId, Duration>,
     /// By `ServiceId`: when the last act on it was complete, in engine time.
@@ -28,7 +32,11 @@ pub(crate) struct Scratch {
     pub(crate) well_since: BTreeMap<RunId, Duration>,
     /// How long lidless was stopped, or the machine slept, while a run's act was under way. The driver's own clock stood
     /// still as well: it answers that much later.
-    pub(crate) slept: BTreeMap<RunId, Duration>,
+    pub(crate) slept: BTreeMap<(RunId, u32), Duration>,
+    /// Runs about services that are over within this turn: the steps that they acted for, and what that means for these.
+    pub(crate) acted_for: Vec<(RunId, u32, Outcome)>,
+    /// A run is over within this turn: others may have waited for it.
+    pub(crate) admit: bool,
     /// Room for a walk over dependencies; empty of meaning between two of them.
     pub(crate) needed: Vec<ServiceId>,
     /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
@@ -100,6 +108,17 @@ impl Turning<'_> {
     /// Returns random-looking bits that are the same whenever the same turn is decided again.
     pub(crate) fn jitter(&self) -> u64 {
         retry::mix(self.seed ^ retry::mix(self.state.seq.0))
+    }
+
+    /// Forgets what was passing about a run that is over.
+    pub(crate) fn forget_run(&mut self, run: RunId) {
+        let scratch = &mut *self.scratch;
+        scratch.asking.retain(|(of, _), _| *of != run);
+        scratch.weighing.retain(|(of, _)| *of != run);
+        scratch.weighed.retain(|(of, _)| *of != run);
+        scratch.slept.retain(|(of, _), _| *of != run);
+        scratch.second_looks.remove(&run);
+        scratch.well_since.remove(&run);
     }
 
     pub(crate) fn observed(&mut self, check: CheckId) -> &mut Observed {

@@ -110,12 +110,18 @@ pub(crate) fn probed(t: &mut Turning<'_>, id: CheckId, began: Duration, outcome:
 /// Whether everything has been well for as long as the run wants to see it, each check by an answer of its own from the end of
 /// that time; if not, asks when it could be.
 fn has_stayed(t: &mut Turning<'_>, run: RunId, service: ServiceId) -> bool {
-    let step = t.state.runs.get(&run).and_then(|run| run.step());
+    let step = t.state.runs.get(&run).and_then(|run| run.focus_spec());
     let stay = match step.map(|step| &step.call) {
         Some(StepCall::Verify { stay, .. }) => *stay,
-        Some(StepCall::Act { .. } | StepCall::Require { .. } | StepCall::External { .. }) | None => {
-            Duration::ZERO
-        }
+        Some(
+            StepCall::Nothing
+            | StepCall::Wait { .. }
+            | StepCall::Act { .. }
+            | StepCall::Service { .. }
+            | StepCall::Require { .. }
+            | StepCall::External { .. },
+        )
+        | None => Duration::ZERO,
     };
     if stay.is_zero() {
         return true;
@@ -145,21 +151,29 @@ fn reading(t: &Turning<'_>, service: ServiceId, began: Duration) -> Reading {
         return Reading::Void;
     }
     let Some(run) = t.state.run_of(service) else { return Reading::Plain };
-    match run.phase {
-        Phase::Verifying { since, .. } if began < since => Reading::Void,
+    let Some(step) = run.focus() else { return Reading::Void };
+    match run.phase(step) {
+        Phase::Verifying { since, .. } if began < *since => Reading::Void,
         Phase::Verifying { from, deadline, .. } => Reading::Verdict {
             run: run.id,
-            step: run.at,
-            attempt: run.attempt,
-            settled: began >= from,
-            late: began >= from && t.now.monotonic >= deadline,
+            step,
+            attempt: run.steps[step as usize].attempt,
+            settled: began >= *from,
+            late: began >= *from && t.now.monotonic >= *deadline,
         },
-        Phase::Ready
+        Phase::Held { .. } | Phase::Stuck { .. } => Reading::Plain,
+        Phase::Idle
         | Phase::Waiting { .. }
+        | Phase::Awaiting { .. }
+        | Phase::Resting { .. }
+        | Phase::Calling { .. }
         | Phase::InFlight { .. }
         | Phase::InDoubt { .. }
-        | Phase::Failed { .. } => Reading::Void,
-        Phase::Held { .. } => Reading::Plain,
+        | Phase::Failed { .. }
+        | Phase::Parked { .. }
+        | Phase::Applied
+        | Phase::Undone
+        | Phase::Skipped { .. } => Reading::Void,
     }
 }
 

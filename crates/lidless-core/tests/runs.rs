@@ -9,12 +9,19 @@ use std::time::Duration;
 use lidless_core::pipeline::plan::{Class, StepSpec};
 use lidless_core::spec::Spec;
 
-use script::{Story, check, spec, three_steps};
+use script::{Story, check, row, spec, three_steps};
 
 const BEGUN: &str = "run1:pipeline LOOK?1 LOOK=applied PAY?1 >PAY started(run-1)";
 
 fn vault(class: Class) -> Spec {
     Spec { pipelines: vec![three_steps(class)], ..spec(&["db"]) }
+}
+
+/// Changes the steps of the pipeline.
+fn change(spec: &mut Spec, change: impl FnOnce(&mut Vec<StepSpec>)) {
+    let mut steps = spec.pipelines[0].plan.steps().to_vec();
+    change(&mut steps);
+    spec.pipelines[0] = row("pay", steps);
 }
 
 #[test]
@@ -66,7 +73,7 @@ fn a_one_shot_step_in_doubt_waits_and_a_persons_word_lets_it_go_on() {
 #[test]
 fn an_idempotent_step_in_doubt_is_done_again_although_it_has_one_attempt() {
     let mut spec = vault(Class::Confirmable);
-    spec.pipelines[0].steps[2].attempts_max = 1;
+    change(&mut spec, |steps| steps[2].attempts_max = 1);
     check(
         &spec,
         "pass run applied | crash | applied",
@@ -82,7 +89,7 @@ fn a_cancelled_run_ends_before_its_next_step_and_no_sooner() {
         &vault(Class::Confirmable),
         "pass run | cancel | cancel | applied",
         &format!(
-            "db=up {BEGUN} | cancel started(run-1) | not-now(it is being cancelled already) \
+            "db=up {BEGUN} | cancel >stop(PAY) started(run-1) | not-now(it is being cancelled already) \
              | PAY=applied cancelled(TELL)"
         ),
     );
@@ -91,7 +98,7 @@ fn a_cancelled_run_ends_before_its_next_step_and_no_sooner() {
         &vault(Class::Confirmable),
         "pass run | cancel | crash | denied",
         &format!(
-            "db=up {BEGUN} | cancel started(run-1) | started PAY=unknown >confirm | PAY~not-applied cancelled(PAY)"
+            "db=up {BEGUN} | cancel >stop(PAY) started(run-1) | started PAY=unknown >confirm | PAY~not-applied cancelled(PAY)"
         ),
     );
 }
@@ -117,13 +124,17 @@ fn a_step_in_doubt_can_be_resolved_before_the_last_question_was_asked() {
 #[test]
 fn thousands_of_requirements_in_a_row_need_no_stack() {
     let mut spec = vault(Class::Confirmable);
-    let look = spec.pipelines[0].steps[0].clone();
-    let names = (0..20_000).map(|index| format!("LOOK-{index}"));
-    spec.pipelines[0].steps = names.map(|name| StepSpec { name, ..look.clone() }).collect();
+    change(&mut spec, |steps| {
+        let look = steps[0].clone();
+        let names = (0..20_000).map(|index| format!("LOOK-{index}"));
+        *steps = names.map(|name| StepSpec { name, ..look.clone() }).collect();
+    });
     let mut story = Story::begin(&spec);
     assert!(story.tell("pass run").ends_with("done started(run-1)"));
-    spec.pipelines[0].steps.truncate(1);
-    spec.pipelines[0].steps[0].attempts_max = 100_000;
+    change(&mut spec, |steps| {
+        steps.truncate(1);
+        steps[0].attempts_max = 100_000;
+    });
     let mut story = Story::begin(&spec);
     assert!(story.tell("run +10s").split_whitespace().filter(|word| *word == "retry").count() < 50);
 }
@@ -131,12 +142,12 @@ fn thousands_of_requirements_in_a_row_need_no_stack() {
 #[test]
 fn a_cancelled_step_in_doubt_is_not_called_undone() {
     let mut spec = vault(Class::Confirmable);
-    spec.pipelines[0].steps.remove(1);
+    change(&mut spec, |steps| drop(steps.remove(1)));
     check(
         &spec,
         "pass run | cancel | crash",
-        "db=up run1:pipeline LOOK?1 LOOK=applied TELL?1 >TELL started(run-1) | cancel started(run-1) \
-         | started TELL=unknown failed",
+        "db=up run1:pipeline LOOK?1 LOOK=applied TELL?1 >TELL started(run-1) | cancel >stop(TELL) started(run-1) \
+         | started TELL=unknown gave-up(TELL) failed",
     );
 }
 

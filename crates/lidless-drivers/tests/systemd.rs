@@ -60,7 +60,9 @@ impl Rig {
         match self.actuator.perform(action, timeout).await {
             Outcome::Applied { output } | Outcome::Found { output } => format!("applied: {output}"),
             Outcome::NotApplied { reason } => format!("not applied: {reason}"),
-            Outcome::Refused { reason } | Outcome::Unavailable { reason } => format!("unavailable: {reason}"),
+            Outcome::Refused { reason } | Outcome::Unavailable { reason } | Outcome::Missing { reason } => {
+                format!("unavailable: {reason}")
+            }
             Outcome::Unknown { reason } => format!("unknown: {reason}"),
         }
     }

@@ -57,12 +57,29 @@ impl Sim {
 
     /// Somebody looks at the chain, and says what became of steps that wait for that.
     pub(crate) fn bookkeeper(&mut self) -> Result<(), Crash> {
-        let held = self.engine.state().runs.values().filter(|run| matches!(run.phase, Phase::Held { .. }));
-        let held: Vec<_> = held.filter_map(|run| Some((run.id, run.at, run.step()?.name.clone()))).collect();
-        for (run, at, step) in held {
-            let Some(applied) = self.world.truth(self.key(run, at)) else { continue };
+        let runs = self.engine.state().runs.values();
+        let waits = runs.flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
+        let waits = waits.filter(|(_, _, phase)| phase.waits_for_a_person());
+        let waits: Vec<_> = waits
+            .filter_map(|(run, step, phase)| {
+                Some((run.id, step, run.spec(step)?.name.clone(), phase.clone()))
+            })
+            .collect();
+        for (run, at, step, phase) in waits {
             let (by, evidence) = ("ann".to_owned(), "I looked".to_owned());
-            self.feed(Input::Command(Command::Resolve { run, step, applied, evidence, by }))?;
+            let command = match phase {
+                Phase::Awaiting { .. } => {
+                    let no = self.rng.chance(2_000).then(String::new);
+                    Command::Approve { run, step: Some(step), no, by }
+                }
+                Phase::Stuck { .. } if self.rng.chance(6_000) => Command::Resume { run, by },
+                Phase::Stuck { .. } => Command::Cancel { run, by },
+                _ => {
+                    let Some(applied) = self.world.truth(self.key(run, at)) else { continue };
+                    Command::Resolve { run, step, applied, evidence, by }
+                }
+            };
+            self.feed(Input::Command(command))?;
         }
         Ok(())
     }
@@ -96,7 +113,11 @@ impl Sim {
             let _ = write!(text, ", checks {:?}", incident.checks);
         }
         for run in state.runs.values() {
-            let _ = write!(text, "; {} for {:?} at step {} {:?}", run.id, run.purpose, run.at, run.phase);
+            let _ = write!(text, "; {} for {:?}", run.id, run.purpose);
+            for (step, phase) in run.open_steps() {
+                let _ = write!(text, ", step {step} {phase:?}");
+            }
+            let _ = write!(text, ", ready {:?}, turned {:?}", run.ready, run.turned);
         }
         if !state.outbox.is_empty() {
             let _ = write!(text, "; owed {:?}", state.outbox);

@@ -42,7 +42,7 @@ impl World {
         if name != "HEALTH_CHECK" {
             self.count += 1;
             // REBALANCE carries a key that its server honours; the value steps carry none.
-            self.chain.pending.insert(self.count, (key, done && name != "REBALANCE"));
+            self.chain.pending.insert(self.count, (key, done && !name.starts_with("REBALANCE")));
             schedule.at(lands, Happening::Lands { tx: self.count });
         }
         if lands >= deadline {

@@ -330,10 +330,15 @@ impl Sim {
             self.feed(Input::Command(Command::Restart { service, by: "ann".to_owned(), force }))?;
         }
         if self.alive && self.rng.chance(2_000) {
+            let wait = self.rng.chance(3_000);
             self.feed(Input::Command(Command::Run {
                 pipeline: YIELD.to_owned(),
                 by: "ann".to_owned(),
                 inputs: String::new(),
+                from: None,
+                key: None,
+                due: None,
+                wait,
             }))?;
         }
         if self.alive && self.rng.chance(2_000) {

@@ -72,8 +72,12 @@ impl Sim {
                     StepCall::External { .. } => {
                         self.world.step(&self.scenario, &mut self.schedule, key, name, times)
                     }
-                    StepCall::Verify { .. } | StepCall::Require { .. } => {
-                        return self.broke("(1) a verification was handed to an actuator".to_owned());
+                    StepCall::Verify { .. }
+                    | StepCall::Require { .. }
+                    | StepCall::Nothing
+                    | StepCall::Wait { .. }
+                    | StepCall::Service { .. } => {
+                        return self.broke("(1) a step of the engine's own was handed out".to_owned());
                     }
                 };
                 if let Some((at, outcome)) = answer {
@@ -88,9 +92,12 @@ impl Sim {
                         Some(at) => self.world.confirm_act(&self.scenario, at, intent_at.monotonic),
                         None => Confirmation::NotApplied { evidence: "no such service".to_owned() },
                     },
-                    StepCall::External { .. } | StepCall::Require { .. } | StepCall::Verify { .. } => {
-                        self.world.confirm_step(&self.scenario, key)
-                    }
+                    StepCall::External { .. }
+                    | StepCall::Require { .. }
+                    | StepCall::Verify { .. }
+                    | StepCall::Nothing
+                    | StepCall::Wait { .. }
+                    | StepCall::Service { .. } => self.world.confirm_step(&self.scenario, key),
                 };
                 if self.forgets(self.scenario.lost) {
                     return;
@@ -116,6 +123,13 @@ impl Sim {
                 let result = if trouble { Err("status 503".to_owned()) } else { Ok(()) };
                 self.answer_at(at, Input::Delivered { notice: *notice, result });
             }
+            Effect::Weigh { run, step, .. } => {
+                let at = self.now + self.rng.millis(0, 20);
+                let holds = Ok(self.rng.chance(8_000));
+                self.answer_at(at, Input::Weighed { run: *run, step: *step, holds });
+            }
+            // Whether it ends sooner is up to the world.
+            Effect::Interrupt { .. } => {}
             Effect::ProbeAt { service, at } => {
                 for check in self.checks_of(*service) {
                     let what = Happening::ProbeOnce { epoch: self.epoch, check };
@@ -148,7 +162,7 @@ impl Sim {
 
     fn moves_value(&self, run: RunId, step: u32) -> bool {
         let run = self.engine.state().runs.get(&run);
-        run.and_then(|run| run.steps.get(step as usize)).is_some_and(|step| step.value)
+        run.and_then(|run| run.spec(step)).is_some_and(|step| step.value)
     }
 
     pub(crate) fn key(&self, run: RunId, step: u32) -> ActKey {

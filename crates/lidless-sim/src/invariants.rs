@@ -49,8 +49,12 @@ impl Said {
             | Input::Performed { .. }
             | Input::Confirmed { .. }
             | Input::Delivered { .. }
+            | Input::Handle { .. }
+            | Input::Weighed { .. }
             | Input::Command(
                 Command::Run { .. }
+                | Command::Miss { .. }
+                | Command::Approve { .. }
                 | Command::Resume { .. }
                 | Command::Cancel { .. }
                 | Command::Resolve { .. },

@@ -1,8 +1,9 @@
 //! What is looked after, and how badly does it go? Everything about a rehearsal that the seed decides beforehand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
+use lidless_core::pipeline::plan::{Approve, Class, Plan, StepCall, StepSpec};
 use lidless_core::spec::{
     Action, Backoff, Budget, CheckSpec, HealSpec, PipelineSpec, ServiceSpec, Spec, VerifySpec,
 };
@@ -94,8 +95,41 @@ impl Scenario {
             step(rng, "COMPOUND", compound, true),
             step(rng, "HARVEST", Class::OneShot, true),
         ];
-        let pipelines = vec![PipelineSpec { name: YIELD.to_owned(), steps }];
+        let plan = Arc::new(self.plan(rng, steps));
+        let pipelines = vec![PipelineSpec { name: YIELD.to_owned(), plan, ..PipelineSpec::default() }];
         Spec { site: "rehearsal".to_owned(), services, host_budget, pipelines }
+    }
+
+    /// Returns a plan of the steps: one after the other, or the last two side by side; some with a way back, some that wait
+    /// for a person, or for something to hold.
+    fn plan(&self, rng: &mut Rng, mut steps: Vec<StepSpec>) -> Plan {
+        for (index, step) in (0_u32..).zip(&mut steps) {
+            step.after = index.checked_sub(1).into_iter().collect();
+            if rng.chance(1_000) {
+                step.when = Some("1 == 1".into());
+            }
+            if rng.chance(500) {
+                step.approve =
+                    Some(Approve { within: Duration::from_secs(rng.range(5, 120)), ask: String::new() });
+            }
+            if rng.chance(500) {
+                step.within = Some(Duration::from_secs(rng.range(1, 60)));
+            }
+        }
+        if rng.chance(4_000) {
+            steps[3].after = vec![1];
+        }
+        for (index, class) in [(1, Class::Idempotent), (2, Class::Confirmable), (3, Class::OneShot)] {
+            let forward: &StepSpec = &steps[index as usize];
+            if rng.chance(4_000) {
+                let undo = step(rng, &format!("{}/undo", forward.name), class, forward.value);
+                steps.push(StepSpec { undoes: Some(index), ..undo });
+            }
+        }
+        let mut plan = Plan::new(steps).unwrap_or_default();
+        plan.deadline = rng.chance(1_000).then(|| Duration::from_secs(rng.range(5, 120)));
+        plan.lock = rng.chance(2_000).then(|| "treasury".to_owned());
+        plan
     }
 
     /// Returns the same configuration with one service looked after otherwise.
@@ -173,5 +207,6 @@ fn step(rng: &mut Rng, name: &str, class: Class, value: bool) -> StepSpec {
         backoff: Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) },
         timeout: Duration::from_secs(rng.range(2, 20)),
         confirms_max: rng.small(2, 8),
+        ..StepSpec::default()
     }
 }

@@ -31,14 +31,22 @@ pub fn kind(event: &Event) -> &'static str {
         Event::GaveUp { .. } => "gave_up",
         Event::RunCreated { .. } => "run_created",
         Event::StepIntent { .. } => "step_intent",
+        Event::StepHandle { .. } => "step_handle",
         Event::StepOutcome { .. } => "step_outcome",
         Event::StepConfirmed { .. } => "step_confirmed",
         Event::StepRetry { .. } => "step_retry",
         Event::StepLeftToVerify { .. } => "step_left_to_verify",
         Event::StepHeld { .. } => "step_held",
+        Event::StepStuck { .. } => "step_stuck",
+        Event::StepFailed { .. } => "step_failed",
+        Event::StepSkipped { .. } => "step_skipped",
+        Event::StepAwaits { .. } => "step_awaits",
+        Event::StepApproved { .. } => "step_approved",
         Event::StepResolved { .. } => "step_resolved",
         Event::CancelAsked { .. } => "cancel_asked",
+        Event::RunTurned { .. } => "run_turned",
         Event::RunResumed { .. } => "run_resumed",
+        Event::TriggerMissed { .. } => "trigger_missed",
         Event::RunFinished { .. } => "run_finished",
         Event::NoticeOwed { .. } => "notice_owed",
         Event::NoticeDelivered { .. } => "notice_delivered",
@@ -100,6 +108,7 @@ impl Filing {
             Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Marked
+            | Event::TriggerMissed { .. }
             | Event::StoreDegraded { .. }
             | Event::StoreRecovered => return Ok(None),
             Event::ConfigApplied { services, checks, .. } => {
@@ -120,7 +129,9 @@ impl Filing {
                     | Notice::WillNotHeal { service, .. }
                     | Notice::ActuatorUnavailable { service, .. }
                     | Notice::Resolved { service, .. } => Some(*service),
-                    Notice::RunHeld { run, .. } => self.find(Subject::Run(*run), look_up)?,
+                    Notice::RunHeld { run, .. } | Notice::ApprovalAsked { run, .. } => {
+                        self.find(Subject::Run(*run), look_up)?
+                    }
                     Notice::StoreDegraded { .. } => None,
                 };
                 return Ok(self.remember(Subject::Notice(*notice), service));
@@ -131,6 +142,13 @@ impl Filing {
             | Event::BackedOff { incident, .. }
             | Event::GaveUp { incident, .. } => Subject::Incident(*incident),
             Event::StepIntent { run, .. }
+            | Event::StepHandle { run, .. }
+            | Event::StepStuck { run, .. }
+            | Event::StepFailed { run, .. }
+            | Event::StepSkipped { run, .. }
+            | Event::StepAwaits { run, .. }
+            | Event::StepApproved { run, .. }
+            | Event::RunTurned { run, .. }
             | Event::StepOutcome { run, .. }
             | Event::StepConfirmed { run, .. }
             | Event::StepRetry { run, .. }

@@ -52,7 +52,10 @@ impl Counters {
             Purpose::Heal { service, .. } => {
                 Some((run.id.0, state.services.get(service.index())?.name.clone()))
             }
-            Purpose::BringUp { .. } | Purpose::Manual { .. } | Purpose::Pipeline { .. } => None,
+            Purpose::BringUp { .. }
+            | Purpose::Manual { .. }
+            | Purpose::Pipeline { .. }
+            | Purpose::Step { .. } => None,
         });
         Counters { healing: heals.collect(), ..Counters::default() }
     }

@@ -39,7 +39,7 @@ impl Names {
     pub fn of(state: &State) -> Names {
         let incidents = state.incidents.values().map(|incident| (incident.id, incident.service));
         let runs = state.runs.values().chain(state.ended.iter().map(|ended| &ended.run));
-        let runs = runs.map(|run| (run.id, (run.purpose.service(), step_names(&run.steps))));
+        let runs = runs.map(|run| (run.id, (run.purpose.service(), step_names(run.plan.steps()))));
         Names {
             services: state.services.iter().map(|service| service.name.clone()).collect(),
             checks: state.checks.iter().map(|check| (check.service, check.name.clone())).collect(),
@@ -83,8 +83,8 @@ impl Names {
             Event::IncidentOpened { incident, service, .. } => {
                 self.incidents.insert(*incident, *service);
             }
-            Event::RunCreated { run, purpose, steps, .. } => {
-                self.runs.insert(*run, (purpose.service(), step_names(steps)));
+            Event::RunCreated { run, purpose, plan, .. } => {
+                self.runs.insert(*run, (purpose.service(), step_names(plan.steps())));
             }
             _ => {}
         }
@@ -103,6 +103,13 @@ impl Names {
             | Event::GaveUp { incident, .. } => (self.incidents.get(incident).copied(), None),
             Event::RunCreated { run, .. }
             | Event::StepIntent { run, .. }
+            | Event::StepHandle { run, .. }
+            | Event::StepStuck { run, .. }
+            | Event::StepFailed { run, .. }
+            | Event::StepSkipped { run, .. }
+            | Event::StepAwaits { run, .. }
+            | Event::StepApproved { run, .. }
+            | Event::RunTurned { run, .. }
             | Event::StepOutcome { run, .. }
             | Event::StepConfirmed { run, .. }
             | Event::StepRetry { run, .. }
@@ -120,6 +127,7 @@ impl Names {
             | Event::Stopped { .. }
             | Event::Marked
             | Event::ConfigApplied { .. }
+            | Event::TriggerMissed { .. }
             | Event::NoticeDelivered { .. }
             | Event::NoticeFailed { .. }
             | Event::StoreDegraded { .. }
@@ -181,8 +189,8 @@ impl Names {
             Event::GaveUp { attempts, retry_at, .. } => {
                 format!("gave up after {attempts} heals; next try in {}", span(retry_at.saturating_sub(now)))
             }
-            Event::RunCreated { run, purpose, steps, .. } => {
-                let steps: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+            Event::RunCreated { run, purpose, plan, .. } => {
+                let steps: Vec<_> = plan.forward().iter().map(|step| step.name.as_str()).collect();
                 format!("{run} {}: {}", purpose_text(purpose), steps.join(" → "))
             }
             Event::StepIntent { run, step, .. } => format!("→ {}", self.step(*run, *step)),
@@ -198,7 +206,32 @@ impl Names {
                 format!("again in {}", span(not_before.saturating_sub(now)))
             }
             Event::StepLeftToVerify { .. } => "outcome unknown: the checks will tell".to_owned(),
+            Event::StepHandle { step, run, handle, .. } => {
+                format!("{} is about to let out {}", self.step(*run, *step), short(handle))
+            }
             Event::StepHeld { reason, .. } => format!("waits for a person: {reason}"),
+            Event::StepStuck { run, step, reason } => {
+                format!("{} is stuck and waits for a person: {reason}", self.step(*run, *step))
+            }
+            Event::StepFailed { run, step, reason } => {
+                format!("{} given up: {reason}", self.step(*run, *step))
+            }
+            Event::StepSkipped { run, step, reason } => {
+                format!("{} skipped: {reason}", self.step(*run, *step))
+            }
+            Event::StepAwaits { run, step, until } => {
+                let left = span(until.saturating_sub(now));
+                format!("{} waits {left} for a person's yes", self.step(*run, *step))
+            }
+            Event::StepApproved { run, step, by } => format!("{by} approved {}", self.step(*run, *step)),
+            Event::RunTurned { run, undo: true, .. } => format!("{run} is undone"),
+            Event::RunTurned { run, undo: false, .. } => {
+                format!("{run} begins no further step; what is under way is settled first")
+            }
+            Event::TriggerMissed { pipeline, count, why, .. } => {
+                let times = if *count == 1 { "a run".to_owned() } else { format!("{count} runs") };
+                format!("{times} of {pipeline} missed: {why}")
+            }
             Event::StepResolved { applied: true, evidence, by, .. } => {
                 format!("{by}: it was done ({evidence})")
             }
@@ -211,6 +244,9 @@ impl Names {
                 format!("{run} cancelled before {name}")
             }
             Event::RunFinished { run, verdict: Verdict::Done } => format!("{run} done"),
+            Event::RunFinished { run, verdict: Verdict::Undone { name, reason, .. } } => {
+                format!("{run} undone after {name} failed: {reason}")
+            }
             Event::RunFinished { run, verdict: Verdict::Failed { name, reason, .. } } => {
                 format!("{run} failed at {name}: {reason}")
             }
@@ -230,6 +266,7 @@ pub fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Applied { output } | Outcome::Found { output } => output_text(output),
         Outcome::NotApplied { reason } | Outcome::Refused { reason } => format!("failed: {reason}"),
         Outcome::Unavailable { reason } => format!("could not be tried: {reason}"),
+        Outcome::Missing { reason } => format!("parked: {reason}"),
         Outcome::Unknown { reason } => format!("outcome unknown: {reason}"),
     }
 }
@@ -296,11 +333,18 @@ fn purpose_text(purpose: &Purpose) -> String {
         Purpose::Heal { incident, .. } => format!("heals {incident}"),
         Purpose::Manual { by, .. } => format!("asked for by {by}"),
         Purpose::Pipeline { name, by } => format!("of pipeline {name}, asked for by {by}"),
+        Purpose::Step { of, .. } => format!("acts for a step of {of}"),
     }
 }
 
 fn step_names(steps: &[StepSpec]) -> Vec<String> {
     steps.iter().map(|step| step.name.clone()).collect()
+}
+
+/// The beginning of what may be long.
+fn short(text: &str) -> String {
+    let start: String = text.chars().take(24).collect();
+    if start.len() < text.len() { format!("{start}…") } else { start }
 }
 
 fn put<T: Default>(table: &mut Vec<T>, index: usize, value: T) {

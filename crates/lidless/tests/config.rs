@@ -289,7 +289,7 @@ fn a_step_that_moves_value_needs_someone_who_can_tell_or_is_never_repeated() {
         match config::from_str("/etc/lidless.yaml", &text) {
             Ok(loaded) => {
                 assert!(expected.is_empty(), "accepted: {step}");
-                assert!(loaded.resolved.spec.pipelines[0].steps[0].value);
+                assert!(loaded.resolved.spec.pipelines[0].plan.steps()[0].value);
             }
             Err(problems) => assert_eq!(codes(&problems), expected, "{step}"),
         }
@@ -302,7 +302,8 @@ fn what_a_run_keeps_of_a_step_is_what_its_driver_reads() {
     let step = format!("PAY: {{ call: {{ exec: {exec} }}, confirm: {{ exec: [./look] }} }}");
     let text = format!("{{ version: 1, pipelines: {{ p: {{ steps: [{{ {step} }}] }} }} }}");
     let loaded = config::from_str("/etc/lidless.yaml", &text).unwrap();
-    let StepCall::External { kind, settings } = &loaded.resolved.spec.pipelines[0].steps[0].call else {
+    let StepCall::External { kind, settings } = &loaded.resolved.spec.pipelines[0].plan.steps()[0].call
+    else {
         panic!("no call")
     };
     let expected = ExecStepSettings {

@@ -1,4 +1,4 @@
-//! What does a run do next? Creates runs and takes them forward until they must wait for something.
+//! What begins next in a run? Takes it forward until it must wait for something.
 
 use std::time::Duration;
 
@@ -6,9 +6,12 @@ use crate::effect::Effect;
 use crate::event::{Event, Notice, Outcome, Verdict};
 use crate::health::Health;
 use crate::id::RunId;
-use crate::pipeline::plan::{Purpose, StepCall, StepSpec};
-use crate::pipeline::run::Phase;
-use crate::pipeline::settle;
+use crate::pipeline::plan::{Approve, Purpose, StepCall, StepSpec, act_and_verify};
+use crate::pipeline::run::{Phase, Run};
+use crate::pipeline::{settle, start, undo};
+use crate::policy;
+use crate::spec::Action;
+use crate::time::whole_micros;
 use crate::turning::Turning;
 
 /// How long past its deadline an effect may stay unanswered before the engine gives up waiting for the driver.
@@ -17,68 +20,102 @@ pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Why a run ends whose service is not looked after any more.
 pub(crate) const LEFT: &str = "the service left the configuration";
 
-/// Creates a run and begins it.
-pub(crate) fn create(t: &mut Turning<'_>, purpose: Purpose, steps: Vec<StepSpec>) -> RunId {
-    create_with(t, purpose, steps, String::new())
-}
-
-/// Creates a run that was given something, as a JSON object, and begins it.
-pub(crate) fn create_with(
-    t: &mut Turning<'_>,
-    purpose: Purpose,
-    steps: Vec<StepSpec>,
-    inputs: String,
-) -> RunId {
-    let run = RunId(t.state.next_run.max(1));
-    t.emit(Event::RunCreated { run, purpose, steps, inputs });
-    advance(t, run);
-    run
-}
-
-/// Takes a run forward: begins its next step, or finishes it.
+/// Takes a run forward, or back where it has turned: begins what may begin, or finishes it.
 pub(crate) fn advance(t: &mut Turning<'_>, id: RunId) {
     // A loop, not a recursion: a pipeline may have any number of steps that need not wait.
-    while begin_next(t, id) {}
+    loop {
+        let Some(run) = t.state.runs.get(&id) else { return };
+        if run.left == 0 && run.turned.is_none() {
+            t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
+            return;
+        }
+        if run.turned.is_some() || run.cancelled {
+            if undo::turn(t, id) {
+                continue;
+            }
+            return;
+        }
+        if !may_go_on(t, id) {
+            return;
+        }
+        let mut from = 0;
+        while let Some(step) = next_ready(t, id, from) {
+            // What becomes ready by it stands behind it.
+            from = step + 1;
+            begin(t, id, step);
+        }
+        let over = t.state.runs.get(&id).is_none_or(|run| run.left > 0 && run.turned.is_none());
+        if over {
+            return;
+        }
+    }
 }
 
-/// Begins the next step of a run; true where that is done already and the one after it may follow.
-fn begin_next(t: &mut Turning<'_>, id: RunId) -> bool {
+fn next_ready(t: &Turning<'_>, id: RunId, from: u32) -> Option<u32> {
+    let run = t.state.runs.get(&id).filter(|run| run.turned.is_none() && !run.cancelled)?;
+    run.ready.range(from..).next().copied()
+}
+
+/// Whether a run has its turn. One whose time is over while it waits for it ends here.
+fn may_go_on(t: &mut Turning<'_>, id: RunId) -> bool {
     let Some(run) = t.state.runs.get(&id) else { return false };
-    let due = match run.phase {
-        Phase::Ready => true,
-        Phase::Waiting { until } => t.now.monotonic >= until,
-        Phase::InFlight { .. }
-        | Phase::Verifying { .. }
-        | Phase::InDoubt { .. }
-        | Phase::Failed { .. }
-        | Phase::Held { .. } => false,
-    };
-    if !due {
-        return false;
+    if start::has_its_turn(t, run) {
+        return true;
     }
-    let Some(spec) = run.step() else {
-        t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
-        return false;
-    };
-    if run.cancelled {
-        cancel(t, id);
-        return false;
+    if let (Some(step), Some(why)) = (run.ready.first().copied(), out_of_time(t, run, None)) {
+        undo::give_up(t, id, step, why);
+        return t.state.runs.get(&id).is_some_and(|run| run.turned.is_some());
     }
+    false
+}
+
+/// Begins a step, if nothing stands against it.
+pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let (Some(spec), Some(state)) = (run.spec(step), run.state(step)) else { return };
     if run.purpose.service().is_some_and(|service| t.state.service_spec(service).is_none()) {
-        fail(t, id, LEFT.to_owned());
-        return false;
+        return undo::give_up(t, id, step, LEFT.to_owned());
+    }
+    if let Some(why) = out_of_time(t, run, Some(step)) {
+        return undo::give_up(t, id, step, why);
+    }
+    if matches!(state.phase, Phase::Waiting { until } if t.now.monotonic < until) {
+        return;
     }
     if spec.value && t.state.degraded.is_some() {
         // Invariant: value moves only while its journal can be trusted. `StoreMended` comes back here.
-        return false;
+        return;
     }
-    let (step, attempt) = (run.at, run.attempt + 1);
-    let (name, call) = (spec.name.clone(), spec.call.clone());
-    let deadline = t.now.monotonic + spec.timeout;
-    t.scratch.slept.remove(&id);
-    t.emit(Event::StepIntent { run: id, step, attempt, deadline });
+    let spec = spec.clone();
+    if state.tried() == 0 && !state.approved {
+        if let Some(when) = &spec.when
+            && !t.scratch.weighed.contains(&(id, step))
+        {
+            if t.scratch.weighing.insert((id, step)) {
+                t.effect(Effect::Weigh { run: id, step, when: when.clone() });
+            }
+            return;
+        }
+        if let Some(approve) = &spec.approve {
+            return ask_a_person(t, id, step, &spec.name, approve);
+        }
+    }
+    intend(t, id, step, spec);
+}
+
+/// Records the intent, and lets it be done.
+fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: StepSpec) {
+    let Some((attempt, deadline)) = t.state.runs.get(&id).and_then(|run| {
+        let state = run.state(step)?;
+        Some((state.attempt + 1, deadline(t, run, step, &spec)))
+    }) else {
+        return;
+    };
+    t.scratch.slept.remove(&(id, step));
+    let StepSpec { name, call, .. } = spec;
     match call {
         StepCall::Verify { service, settle, .. } => {
+            t.emit(Event::StepIntent { run: id, step, attempt, deadline });
             for check in t.state.services[service.index()].checks.clone() {
                 // What was seen before the act says nothing about it.
                 let seen = t.observed(check);
@@ -89,27 +126,99 @@ fn begin_next(t: &mut Turning<'_>, id: RunId) -> bool {
             t.effect(Effect::ProbeAt { service, at: t.now.monotonic + settle });
         }
         StepCall::Require { healthy } => {
+            t.emit(Event::StepIntent { run: id, step, attempt, deadline });
             let outcome = required(t, &healthy);
-            if matches!(outcome, Outcome::Applied { .. }) {
-                t.emit(Event::StepOutcome { run: id, step, attempt, outcome });
-                return true;
-            }
-            settle::performed(t, id, step, attempt, outcome);
+            settle::take(t, id, step, attempt, outcome);
         }
+        StepCall::Nothing => {
+            t.emit(Event::StepIntent { run: id, step, attempt, deadline });
+            settle::take(t, id, step, attempt, Outcome::Applied { output: String::new() });
+        }
+        StepCall::Wait { .. } => t.emit(Event::StepIntent { run: id, step, attempt, deadline }),
+        StepCall::Service { service, action } => call_service(t, id, (step, attempt), &service, action),
         StepCall::Act { .. } | StepCall::External { .. } => {
+            t.emit(Event::StepIntent { run: id, step, attempt, deadline });
             t.effect(Effect::Perform { run: id, step, attempt, name, call, deadline });
         }
     }
-    false
 }
 
-/// Ends a run that somebody cancelled, before the step that it is at.
-pub(crate) fn cancel(t: &mut Turning<'_>, id: RunId) {
-    let Some((step, name)) = t.state.runs.get(&id).and_then(|run| Some((run.at, run.step()?.name.clone())))
-    else {
-        return;
+/// When an attempt that begins now ends at the latest: by its own time, its step's, or the run's.
+fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration {
+    let now = t.now.monotonic;
+    let own = match spec.call {
+        StepCall::Wait { time } => return now + whole_micros(time),
+        StepCall::Nothing
+        | StepCall::Act { .. }
+        | StepCall::Service { .. }
+        | StepCall::Verify { .. }
+        | StepCall::Require { .. }
+        | StepCall::External { .. } => now + spec.timeout,
     };
-    t.emit(Event::RunFinished { run: id, verdict: Verdict::Cancelled { step, name } });
+    let of_step =
+        spec.within.map(|within| run.state(step).and_then(|state| state.first).unwrap_or(now) + within);
+    let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.created.monotonic + time);
+    [Some(own), of_step, of_run].into_iter().flatten().min().unwrap_or(own)
+}
+
+/// Says whose time is over, so that no attempt begins any more. What takes a step back has all the time that it needs.
+pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Option<String> {
+    let now = t.now.monotonic;
+    let of_step = step.and_then(|step| Some((run.spec(step)?, run.state(step)?)));
+    if let Some((spec, state)) = of_step {
+        if let (Some(within), Some(first)) = (spec.within, state.first)
+            && now >= first + within
+        {
+            return Some(with_last(&format!("its time of {within:?} is over"), &state.phase));
+        }
+        if spec.undoes.is_some() {
+            return None;
+        }
+    }
+    let time = run.plan.deadline.filter(|time| now >= run.created.monotonic + *time)?;
+    Some(format!("the run's time of {time:?} is over"))
+}
+
+fn with_last(text: &str, phase: &Phase) -> String {
+    match phase {
+        Phase::Failed { reason } => format!("{text}; the last attempt: {reason}"),
+        _ => text.to_owned(),
+    }
+}
+
+fn ask_a_person(t: &mut Turning<'_>, id: RunId, step: u32, name: &str, approve: &Approve) {
+    let until = t.now.monotonic + whole_micros(approve.within);
+    t.emit(Event::StepAwaits { run: id, step, until });
+    t.owe(Notice::ApprovalAsked { run: id, step: name.to_owned(), ask: approve.ask.clone() });
+}
+
+/// Lets a run of its own act on a service: within its budget, alone on its actuator.
+fn call_service(t: &mut Turning<'_>, id: RunId, (step, attempt): (u32, u32), name: &str, action: Action) {
+    let found = t.state.service_named(name).and_then(|service| {
+        let spec = t.state.service_spec(service)?;
+        Some((service, spec.restartable, act_and_verify(service, spec, action)))
+    });
+    let now = t.now.monotonic;
+    let refused = match &found {
+        None => Some(Outcome::Refused { reason: format!("{name} is not configured") }),
+        Some((_, false, _)) => {
+            Some(Outcome::Refused { reason: format!("{name} has no `run`: nothing can act on it") })
+        }
+        // It has its turn once that run is over.
+        Some((service, ..)) if t.state.services[service.index()].run.is_some() => return,
+        Some((service, ..)) => policy::budget_spent(t, *service)
+            .map(|_| Outcome::NotApplied { reason: format!("the restart budget for {name} is spent") }),
+    };
+    let time = found.as_ref().map(|(.., plan)| plan.steps().iter().map(|step| step.timeout).sum());
+    let deadline = now + time.unwrap_or(Duration::ZERO) + ANSWER_GRACE;
+    t.emit(Event::StepIntent { run: id, step, attempt, deadline });
+    match (refused, found) {
+        (None, Some((service, _, plan))) => {
+            start::create(t, Purpose::Step { service, of: id, step }, plan);
+        }
+        (Some(outcome), _) => settle::take(t, id, step, attempt, outcome),
+        (None, None) => {}
+    }
 }
 
 /// Says whether the services are well. "Nobody knows" is no yes.
@@ -131,36 +240,27 @@ fn required(t: &Turning<'_>, healthy: &[String]) -> Outcome {
     }
 }
 
-/// Ends a run at the step that it is at.
-pub(crate) fn fail(t: &mut Turning<'_>, id: RunId, reason: String) {
-    let Some(run) = t.state.runs.get(&id) else { return };
-    let name = run.step().map_or_else(String::new, |step| step.name.clone());
-    let step = run.at;
-    t.emit(Event::RunFinished { run: id, verdict: Verdict::Failed { step, name, reason } });
-}
-
 /// Puts a step in doubt to the world.
-pub(crate) fn ask(t: &mut Turning<'_>, id: RunId) {
+pub(crate) fn ask(t: &mut Turning<'_>, id: RunId, step: u32) {
     let Some(run) = t.state.runs.get(&id) else { return };
-    let (Phase::InDoubt { intent_at, .. }, Some(spec)) = (&run.phase, run.step()) else { return };
+    let (Some(spec), Some(state)) = (run.spec(step), run.state(step)) else { return };
+    let Phase::InDoubt { intent_at, .. } = &state.phase else { return };
     let effect = Effect::Confirm {
         run: id,
-        step: run.at,
-        attempt: run.attempt,
+        step,
+        attempt: state.attempt,
         name: spec.name.clone(),
         call: spec.call.clone(),
         intent_at: *intent_at,
         deadline: t.now.monotonic + spec.timeout,
     };
-    t.scratch.asking.insert(id, t.now.monotonic + spec.timeout + ANSWER_GRACE);
+    t.scratch.asking.insert((id, step), t.now.monotonic + spec.timeout + ANSWER_GRACE);
     t.effect(effect);
 }
 
-/// Stops a run until a person decides, and tells one.
-pub(crate) fn hold(t: &mut Turning<'_>, id: RunId, reason: String) {
-    let Some(run) = t.state.runs.get(&id) else { return };
-    let step = run.at;
-    let name = run.step().map_or_else(String::new, |step| step.name.clone());
+/// Stops a step until a person finds out what became of it, and tells one.
+pub(crate) fn hold(t: &mut Turning<'_>, id: RunId, step: u32, reason: String) {
+    let Some(name) = t.state.runs.get(&id).and_then(|run| Some(run.spec(step)?.name.clone())) else { return };
     t.emit(Event::StepHeld { run: id, step, reason: reason.clone() });
     t.owe(Notice::RunHeld { run: id, step: name, reason });
 }

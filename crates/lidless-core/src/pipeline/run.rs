@@ -1,14 +1,15 @@
-//! Where does a run stand? Its state, and which events may change it.
+//! Where does a run stand? Its steps, each with a phase of its own, and what may begin next.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Confirmation, Event, Outcome, Verdict};
+use crate::event::Verdict;
 use crate::id::RunId;
-use crate::pipeline::plan::{Purpose, StepCall, StepSpec};
-use crate::time::{Now, micros};
+use crate::pipeline::plan::{Plan, Purpose, StepCall, StepSpec};
+use crate::time::{Now, micros, micros_opt};
 
 /// An unfinished run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -17,28 +18,50 @@ pub struct Run {
     pub id: RunId,
     /// Why it exists.
     pub purpose: Purpose,
-    /// Its plan, pinned.
-    pub steps: Vec<StepSpec>,
+    /// What it does, pinned.
+    pub plan: Arc<Plan>,
     /// When it was created.
     pub created: Now,
     /// What it was given, as a JSON object; empty for nothing.
+    #[serde(default, skip_serializing_if = "str_is_empty")]
+    pub inputs: Arc<str>,
+    /// What triggered it: the same trigger twice is one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
+    /// By step of the plan.
+    pub steps: Vec<StepState>,
+    /// It has its turn: it holds its lock, and counts among those of its pipeline under way.
     #[serde(default)]
-    pub inputs: String,
-    /// What its steps put out, by index.
-    #[serde(default)]
-    pub outputs: BTreeMap<u32, String>,
+    pub begun: bool,
     /// Somebody wants it to end.
     #[serde(default)]
     pub cancelled: bool,
-    /// The step that it is at.
-    pub at: u32,
-    /// Attempts begun at that step. It only grows, also over a resumption, so that the outside may fence by it.
-    pub attempt: u32,
-    /// Those of them that were before the run was resumed, and don't count any more.
-    #[serde(default)]
-    pub forgiven: u32,
-    /// Where that step stands.
-    pub phase: Phase,
+    /// It goes forward no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned: Option<Turned>,
+    /// Steps that may begin, or try again, as soon as nothing stands against it.
+    pub ready: BTreeSet<u32>,
+    /// Steps that wait for the world, for a person, or for time.
+    pub open: BTreeSet<u32>,
+    /// How many steps forward are neither applied nor skipped yet.
+    pub left: u32,
+}
+
+fn str_is_empty(text: &Arc<str>) -> bool {
+    text.is_empty()
+}
+
+/// A run that goes forward no more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Turned {
+    /// The step at which it turned.
+    pub step: u32,
+    /// Why; none where a person ended it.
+    pub reason: Option<String>,
+    /// What was applied is being taken back, in reverse.
+    pub undoing: bool,
+    /// While it is: every step from here on is taken back already, or needs not be.
+    pub down_to: u32,
 }
 
 /// A pipeline's run that is over; one that failed can be resumed.
@@ -52,17 +75,65 @@ pub struct EndedRun {
     pub ended: Now,
 }
 
-/// Where the current step of a run stands.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// How one step of a run stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StepState {
+    /// Where.
+    #[serde(default, skip_serializing_if = "Phase::is_idle")]
+    pub phase: Phase,
+    /// Attempts begun. It only grows, also over a resumption, so that the outside may fence by it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u32,
+    /// Those of them that don't count any more: they were before the run was resumed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forgiven: u32,
+    /// When the first attempt that counts began, in engine time.
+    #[serde(default, rename = "first_us", with = "micros_opt", skip_serializing_if = "Option::is_none")]
+    pub first: Option<Duration>,
+    /// A person has said yes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
+    /// By which its effects can be found, oldest first: all that any attempt was about to let out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handles: Vec<Arc<str>>,
+    /// What it put out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Arc<str>>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Where a step of a run stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Phase {
-    /// It may begin; or, past the last step, the run may finish.
-    Ready,
+    /// It has not begun.
+    #[default]
+    Idle,
     /// Its next attempt waits.
     Waiting {
         /// Until when, in engine time.
         #[serde(rename = "until_us", with = "micros")]
         until: Duration,
+    },
+    /// It begins with a person's yes.
+    Awaiting {
+        /// Until when that counts, in engine time.
+        #[serde(rename = "until_us", with = "micros")]
+        until: Duration,
+    },
+    /// Time goes by.
+    Resting {
+        /// Until when, in engine time.
+        #[serde(rename = "until_us", with = "micros")]
+        until: Duration,
+    },
+    /// A run of its own acts on a service for it.
+    Calling {
+        /// That run.
+        run: RunId,
     },
     /// Its intent is durable; the effect may or may not have happened.
     InFlight {
@@ -96,200 +167,190 @@ pub enum Phase {
         /// Why nobody knows.
         reason: String,
     },
-    /// The attempt had no effect; what follows (a retry, the end) is decided in the same turn.
+    /// It had no effect; unless the run is over, what follows is decided in the same turn.
     Failed {
         /// Why.
         reason: String,
     },
-    /// A person must decide.
+    /// Nobody knows whether it took effect, and a person must find out.
     Held {
+        /// Why nobody knows.
+        reason: String,
+    },
+    /// It had no effect, and there is no way on or back without a person.
+    Stuck {
+        /// Why.
+        reason: String,
+    },
+    /// Nothing here can do it: its implementation is missing. It had no effect.
+    Parked {
+        /// What is missing.
+        reason: String,
+    },
+    /// It took effect.
+    Applied,
+    /// It was taken back.
+    Undone,
+    /// It was not to be done.
+    Skipped {
         /// Why.
         reason: String,
     },
 }
 
-impl Run {
-    /// How many attempts at the present step count.
+impl Phase {
+    fn is_idle(&self) -> bool {
+        matches!(self, Phase::Idle)
+    }
+
+    /// Whether it waits for the world, for a person, or for time.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Phase::Awaiting { .. }
+            | Phase::Resting { .. }
+            | Phase::Calling { .. }
+            | Phase::InFlight { .. }
+            | Phase::Verifying { .. }
+            | Phase::InDoubt { .. }
+            | Phase::Held { .. }
+            | Phase::Stuck { .. }
+            | Phase::Parked { .. } => true,
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Failed { .. }
+            | Phase::Applied
+            | Phase::Undone
+            | Phase::Skipped { .. } => false,
+        }
+    }
+
+    /// Whether what comes after it may begin.
+    pub fn is_settled(&self) -> bool {
+        matches!(self, Phase::Applied | Phase::Skipped { .. })
+    }
+
+    /// Whether only a person can take it further.
+    pub fn waits_for_a_person(&self) -> bool {
+        matches!(self, Phase::Held { .. } | Phase::Stuck { .. } | Phase::Awaiting { .. })
+    }
+}
+
+impl StepState {
+    /// How many attempts count.
     pub fn tried(&self) -> u32 {
         self.attempt - self.forgiven
     }
+}
 
-    /// Returns the step that the run is at; none once all are applied.
-    pub fn step(&self) -> Option<&StepSpec> {
-        self.steps.get(self.at as usize)
+impl Run {
+    /// Returns a run that has not begun.
+    pub fn new(id: RunId, purpose: Purpose, plan: Arc<Plan>, created: Now) -> Run {
+        let steps = vec![StepState::default(); plan.steps().len()];
+        let (ready, left) = (plan.first().iter().copied().collect(), plan.forward().len());
+        Run {
+            id,
+            purpose,
+            plan,
+            created,
+            inputs: Arc::from(""),
+            key: None,
+            steps,
+            begun: false,
+            cancelled: false,
+            turned: None,
+            ready,
+            open: BTreeSet::new(),
+            left: u32::try_from(left).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The plan of a step.
+    pub fn spec(&self, step: u32) -> Option<&StepSpec> {
+        self.plan.step(step)
+    }
+
+    /// How a step stands.
+    pub fn state(&self, step: u32) -> Option<&StepState> {
+        self.steps.get(step as usize)
+    }
+
+    /// Where a step stands; a step that there is not has not begun.
+    pub fn phase(&self, step: u32) -> &Phase {
+        self.state(step).map_or(&Phase::Idle, |state| &state.phase)
+    }
+
+    /// The step that people look at: the first that waits for something, else the one that turned the run, else the next.
+    pub fn focus(&self) -> Option<u32> {
+        let open = self.open.first().or_else(|| self.ready.first()).copied();
+        match &self.turned {
+            Some(turned) if !turned.undoing => open.or(Some(turned.step)),
+            Some(_) | None => open,
+        }
+    }
+
+    /// The phase of the step that people look at.
+    pub fn focus_phase(&self) -> &Phase {
+        self.focus().map_or(&Phase::Idle, |step| self.phase(step))
+    }
+
+    /// The step that people look at.
+    pub fn focus_spec(&self) -> Option<&StepSpec> {
+        self.spec(self.focus()?)
+    }
+
+    /// The steps whose answers are being awaited or sought, each with its phase.
+    pub fn open_steps(&self) -> impl Iterator<Item = (u32, &Phase)> {
+        self.open.iter().map(|step| (*step, self.phase(*step)))
+    }
+
+    /// Returns the open or ready step with this name.
+    pub fn step_named(&self, name: &str) -> Option<u32> {
+        let found = self.plan.steps().iter().position(|step| step.name == name)?;
+        u32::try_from(found).ok()
+    }
+
+    /// What each applied step put out, by the step's name.
+    pub fn outputs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let with = self.plan.steps().iter().zip(&self.steps);
+        with.filter_map(|(spec, state)| Some((spec.name.as_str(), state.output.as_deref()?)))
     }
 
     /// Whether an act on the service is under way, so that answers about the service mean nothing.
     pub fn is_acting(&self) -> bool {
-        !matches!(self.phase, Phase::Verifying { .. } | Phase::Held { .. })
+        !matches!(self.focus_phase(), Phase::Verifying { .. } | Phase::Held { .. } | Phase::Stuck { .. })
     }
 
-    /// Changes state as `event`, one of this run's, says. An `Err` names why the event is illegal here.
-    pub(crate) fn apply(&mut self, at: Now, event: &Event) -> Result<(), &'static str> {
-        match event {
-            Event::StepIntent { step, attempt, deadline, .. } => {
-                self.expect_step(*step)?;
-                if *attempt != self.attempt + 1 {
-                    return Err("the attempt is not the next one");
-                }
-                match self.phase {
-                    Phase::Ready | Phase::Waiting { .. } => {}
-                    Phase::InFlight { .. }
-                    | Phase::Verifying { .. }
-                    | Phase::InDoubt { .. }
-                    | Phase::Failed { .. }
-                    | Phase::Held { .. } => {
-                        return Err("an intent while the step is neither ready nor waiting");
-                    }
-                }
-                let spec = self.step().ok_or("an intent after the last step")?;
-                self.phase = match spec.call {
-                    StepCall::Verify { settle, .. } => Phase::Verifying {
-                        since: at.monotonic,
-                        from: at.monotonic + settle,
-                        deadline: *deadline,
-                    },
-                    StepCall::Act { .. } | StepCall::Require { .. } | StepCall::External { .. } => {
-                        Phase::InFlight { intent_at: at, deadline: *deadline }
-                    }
-                };
-                self.attempt = *attempt;
-            }
-            Event::StepOutcome { step, attempt, outcome, .. } => {
-                self.expect_attempt(*step, *attempt)?;
-                let intent_at = match self.phase {
-                    Phase::InFlight { intent_at, .. } => intent_at,
-                    Phase::Verifying { .. } => at,
-                    Phase::Ready
-                    | Phase::Waiting { .. }
-                    | Phase::InDoubt { .. }
-                    | Phase::Failed { .. }
-                    | Phase::Held { .. } => return Err("an outcome without an attempt in flight"),
-                };
-                match outcome {
-                    Outcome::Applied { output } => self.put_out(output),
-                    Outcome::Found { .. } => self.go_on(),
-                    Outcome::NotApplied { reason }
-                    | Outcome::Refused { reason }
-                    | Outcome::Unavailable { reason } => {
-                        self.phase = Phase::Failed { reason: reason.clone() };
-                    }
-                    Outcome::Unknown { reason } => {
-                        self.phase = Phase::InDoubt {
-                            intent_at,
-                            asked: 0,
-                            ask_at: at.monotonic,
-                            reason: reason.clone(),
-                        };
-                    }
-                }
-            }
-            Event::StepConfirmed { step, attempt, answer, .. } => {
-                self.expect_attempt(*step, *attempt)?;
-                let Phase::InDoubt { asked, ask_at, reason: doubt, .. } = &mut self.phase else {
-                    return Err("a confirmation of a step that is not in doubt");
-                };
-                match answer {
-                    Confirmation::Applied { evidence, output } => {
-                        let output = output.as_ref().unwrap_or(evidence).clone();
-                        self.put_out(&output);
-                    }
-                    Confirmation::NotApplied { evidence } => {
-                        self.phase = Phase::Failed { reason: format!("{doubt}; {evidence}") };
-                    }
-                    Confirmation::StillUnknown { reason, retry_after } => {
-                        *asked += 1;
-                        *ask_at = at.monotonic + *retry_after;
-                        doubt.clone_from(reason);
-                    }
-                }
-            }
-            Event::StepRetry { step, not_before, .. } => {
-                self.expect_step(*step)?;
-                match self.phase {
-                    Phase::Failed { .. } | Phase::InDoubt { .. } | Phase::Verifying { .. } => {}
-                    Phase::Ready | Phase::Waiting { .. } | Phase::InFlight { .. } | Phase::Held { .. } => {
-                        return Err("a retry of a step that has not ended");
-                    }
-                }
-                self.phase = Phase::Waiting { until: *not_before };
-            }
-            Event::StepLeftToVerify { step, .. } => {
-                self.expect_step(*step)?;
-                if !matches!(self.phase, Phase::InDoubt { .. }) {
-                    return Err("a step left to verification that is not in doubt");
-                }
-                self.go_on();
-            }
-            Event::StepHeld { step, reason, .. } => {
-                self.expect_step(*step)?;
-                if !matches!(self.phase, Phase::InDoubt { .. }) {
-                    return Err("a step held that is not in doubt");
-                }
-                self.phase = Phase::Held { reason: reason.clone() };
-            }
-            Event::StepResolved { step, applied, evidence, by, .. } => {
-                self.expect_step(*step)?;
-                if !matches!(self.phase, Phase::Held { .. } | Phase::InDoubt { .. }) {
-                    return Err("a step resolved that was not in doubt");
-                }
-                if *applied {
-                    self.go_on();
-                } else {
-                    self.phase =
-                        Phase::Failed { reason: format!("{by} says that it had no effect: {evidence}") };
-                }
-            }
-            Event::CancelAsked { .. } => self.cancelled = true,
-            Event::RunResumed { .. } => {
-                if !matches!(self.phase, Phase::Failed { .. }) {
-                    return Err("a run resumed that has not failed");
-                }
-                (self.phase, self.forgiven, self.cancelled) = (Phase::Ready, self.attempt, false);
-            }
-            Event::Started { .. }
-            | Event::Stopped { .. }
-            | Event::Marked
-            | Event::ConfigApplied { .. }
-            | Event::HealthChanged { .. }
-            | Event::IncidentOpened { .. }
-            | Event::IncidentMerged { .. }
-            | Event::IncidentClosed { .. }
-            | Event::HealHeld { .. }
-            | Event::BackedOff { .. }
-            | Event::GaveUp { .. }
-            | Event::RunCreated { .. }
-            | Event::RunFinished { .. }
-            | Event::NoticeOwed { .. }
-            | Event::NoticeDelivered { .. }
-            | Event::NoticeFailed { .. }
-            | Event::Intervention { .. }
-            | Event::StoreDegraded { .. }
-            | Event::StoreRecovered => return Err("not an event of a run"),
+    /// Whether it goes forward no more, and is not being taken back either: what is under way is only settled.
+    pub(crate) fn goes_nowhere(&self) -> bool {
+        self.turned.as_ref().map_or(self.cancelled, |turned| !turned.undoing)
+    }
+
+    /// Whether a step that verifies comes right after another.
+    pub(crate) fn leads_to_verify(&self, step: u32) -> bool {
+        let is_verify =
+            |next: &u32| self.spec(*next).is_some_and(|spec| matches!(spec.call, StepCall::Verify { .. }));
+        self.plan.next(step).iter().any(is_verify)
+    }
+
+    /// What is to be taken back next: the last step that was applied, can be taken back and has not been. With `undoing`.
+    pub(crate) fn next_undo(&self) -> Option<u32> {
+        let from = self.turned.as_ref().map_or(0, |turned| turned.down_to);
+        (0..from).rev().find_map(|step| {
+            let undo = self.plan.undone_by(step)?;
+            let open = !matches!(self.phase(undo), Phase::Failed { .. });
+            (matches!(self.phase(step), Phase::Applied) && open).then_some(undo)
+        })
+    }
+
+    /// Whether there is something to take back, and whether something applied cannot be.
+    pub(crate) fn way_back(&self) -> (bool, Option<u32>) {
+        let forward = u32::try_from(self.plan.forward().len()).unwrap_or(u32::MAX);
+        let applied = (0..forward).filter(|step| matches!(self.phase(*step), Phase::Applied));
+        let (mut any, mut pivot) = (false, None);
+        for step in applied {
+            any |= self.plan.undone_by(step).is_some();
+            pivot = if self.plan.is_pivot(step) { Some(step) } else { pivot };
         }
-        Ok(())
-    }
-
-    fn put_out(&mut self, output: &str) {
-        if let Some(StepCall::External { .. } | StepCall::Require { .. }) = self.step().map(|step| &step.call)
-        {
-            self.outputs.insert(self.at, output.to_owned());
-        }
-        self.go_on();
-    }
-
-    fn go_on(&mut self) {
-        self.at += 1;
-        (self.attempt, self.forgiven) = (0, 0);
-        self.phase = Phase::Ready;
-    }
-
-    fn expect_step(&self, step: u32) -> Result<(), &'static str> {
-        if step == self.at { Ok(()) } else { Err("the run is at another step") }
-    }
-
-    fn expect_attempt(&self, step: u32, attempt: u32) -> Result<(), &'static str> {
-        self.expect_step(step)?;
-        if attempt == self.attempt { Ok(()) } else { Err("the run is at another attempt") }
+        (any, pivot)
     }
 }

@@ -1,16 +1,14 @@
-//! What does an answer mean for a run? Applied goes on, a proven "no effect" may be tried again, and doubt is put to the
+//! What does an answer mean for a step? Applied goes on, a proven "no effect" may be tried again, and doubt is put to the
 //! world before anything else.
 
 use std::time::Duration;
 
-use crate::effect::Effect;
-use crate::event::{Confirmation, Event, Outcome, Verdict};
+use crate::event::{Confirmation, Event, Notice, Outcome, Verdict};
 use crate::health::Health;
 use crate::id::RunId;
-use crate::pipeline::drive::{self, ANSWER_GRACE};
 use crate::pipeline::plan::{Class, Purpose, StepCall};
-use crate::pipeline::retry;
 use crate::pipeline::run::{Phase, Run};
+use crate::pipeline::{drive, retry, undo};
 use crate::time::whole_micros;
 use crate::turning::{Observed, Turning};
 
@@ -21,38 +19,48 @@ const REQUIRE_AGAIN: Duration = Duration::from_millis(250);
 
 /// Takes the answer to an attempt. A stale one (of an attempt that is no longer in flight) is dropped.
 pub(crate) fn performed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32, outcome: Outcome) {
-    let current = t.state.runs.get(&id).is_some_and(|run| {
-        run.at == step
-            && run.attempt == attempt
-            && matches!(run.phase, Phase::InFlight { .. } | Phase::Verifying { .. })
+    let current = t.state.runs.get(&id).and_then(|run| run.state(step)).is_some_and(|state| {
+        state.attempt == attempt
+            && matches!(state.phase, Phase::InFlight { .. } | Phase::Verifying { .. } | Phase::Calling { .. })
     });
-    if !current {
-        return;
+    if current {
+        take(t, id, step, attempt, outcome);
+        drive::advance(t, id);
     }
+}
+
+/// Takes what became of an attempt; whoever calls takes the run on.
+pub(crate) fn take(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32, outcome: Outcome) {
     t.emit(Event::StepOutcome { run: id, step, attempt, outcome: outcome.clone() });
-    if matches!(outcome, Outcome::Applied { .. }) {
-        note_act(t, id, step);
-    }
     match outcome {
-        Outcome::Applied { .. } => drive::advance(t, id),
+        Outcome::Applied { .. } => note_act(t, id, step),
         // It had come up before: it needs no time to settle, and what is wrong with it now is for a heal, at once.
         Outcome::Found { .. } if was_judged(t, id) => {
             t.emit(Event::RunFinished { run: id, verdict: Verdict::Done });
         }
-        Outcome::Found { .. } => drive::advance(t, id),
-        Outcome::NotApplied { reason } => retry_or_fail(t, id, reason, false),
-        Outcome::Refused { reason } | Outcome::Unavailable { reason } => drive::fail(t, id, reason),
-        Outcome::Unknown { .. } => doubt(t, id),
+        Outcome::Found { .. } => {}
+        Outcome::NotApplied { reason } => retry_or_give_up(t, id, step, reason, false),
+        Outcome::Refused { reason } | Outcome::Unavailable { reason } => undo::give_up(t, id, step, reason),
+        Outcome::Missing { reason } => {
+            let name = t.state.runs.get(&id).and_then(|run| run.spec(step)).map(|spec| spec.name.clone());
+            t.owe(Notice::RunHeld { run: id, step: name.unwrap_or_default(), reason });
+        }
+        Outcome::Unknown { .. } => doubt(t, id, step),
     }
 }
 
 /// Takes what the world said of a step in doubt.
 pub(crate) fn confirmed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32, answer: Confirmation) {
-    let Some(run) = t.state.runs.get(&id) else { return };
-    if run.at != step || run.attempt != attempt || !matches!(run.phase, Phase::InDoubt { .. }) {
+    let current = t
+        .state
+        .runs
+        .get(&id)
+        .and_then(|run| run.state(step))
+        .is_some_and(|state| state.attempt == attempt && matches!(state.phase, Phase::InDoubt { .. }));
+    if !current {
         return;
     }
-    t.scratch.asking.remove(&id);
+    t.scratch.asking.remove(&(id, step));
     let answer = match answer {
         Confirmation::StillUnknown { reason, retry_after } => {
             Confirmation::StillUnknown { reason, retry_after: whole_micros(retry_after).min(ASK_WITHIN) }
@@ -61,155 +69,107 @@ pub(crate) fn confirmed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32,
     };
     t.emit(Event::StepConfirmed { run: id, step, attempt, answer: answer.clone() });
     match answer {
-        Confirmation::Applied { .. } => {
-            note_act(t, id, step);
-            drive::advance(t, id);
-        }
+        Confirmation::Applied { .. } => note_act(t, id, step),
         // Just before a heal acts it looks once more: the answer that asked for this one is old by now.
         Confirmation::NotApplied { evidence } if looks_again_before_acting(t, id) => {
-            drive::fail(t, id, evidence);
+            undo::give_up(t, id, step, evidence);
         }
-        Confirmation::NotApplied { evidence } => retry_or_fail(t, id, evidence, true),
-        Confirmation::StillUnknown { .. } => doubt(t, id),
+        Confirmation::NotApplied { evidence } => retry_or_give_up(t, id, step, evidence, true),
+        Confirmation::StillUnknown { .. } => doubt(t, id, step),
     }
+    drive::advance(t, id);
 }
 
-/// Decides about a step in doubt by its class. **Invariant:** nothing but a confirmation repeats a confirmable step, and
-/// nothing at all repeats a one-shot step.
-pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId) {
+/// Decides about a step in doubt by its class; whoever calls takes the run on. **Invariant:** nothing but a confirmation
+/// repeats a confirmable step, and nothing at all repeats a one-shot step.
+pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
     let Some(run) = t.state.runs.get(&id) else { return };
-    let (Phase::InDoubt { asked, ask_at, reason, .. }, Some(spec)) = (&run.phase, run.step()) else { return };
+    let (Some(spec), Some(state)) = (run.spec(step), run.state(step)) else { return };
+    let Phase::InDoubt { asked, ask_at, reason, .. } = &state.phase else { return };
     let reason = reason.clone();
+    let leaves = run.goes_nowhere();
     match spec.class {
-        Class::Pure if run.cancelled => drive::cancel(t, id),
-        Class::Idempotent if run.cancelled => {
-            drive::fail(t, id, format!("cancelled, and nobody knows whether it took effect: {reason}"));
+        // Nothing is lost by not knowing.
+        Class::Pure if leaves => undo::give_up_quietly(t, id, step, reason),
+        Class::Idempotent if leaves && run.turned.is_none() => {
+            let why = format!("cancelled, and nobody knows whether it took effect: {reason}");
+            undo::give_up(t, id, step, why);
         }
         Class::Pure | Class::Idempotent
-            if run.tried() < spec.attempts_max.saturating_add(spec.confirms_max) =>
+            if state.tried() < spec.attempts_max.saturating_add(spec.confirms_max) =>
         {
             // The first time at once: it was lost, not refused.
-            let wait = retry::delay(spec.backoff, run.tried().saturating_sub(1), t.jitter());
-            let (step, not_before) = (run.at, t.now.monotonic + wait);
+            let wait = retry::delay(spec.backoff, state.tried().saturating_sub(1), t.jitter());
+            let not_before = t.now.monotonic + wait;
             t.emit(Event::StepRetry { run: id, step, not_before });
-            drive::advance(t, id);
         }
-        Class::Pure | Class::Idempotent if spec.value => drive::hold(t, id, reason),
-        Class::Pure | Class::Idempotent => drive::fail(t, id, reason),
+        Class::Pure | Class::Idempotent if spec.value || spec.undoes.is_some() => {
+            drive::hold(t, id, step, reason);
+        }
+        Class::Pure | Class::Idempotent => undo::give_up(t, id, step, reason),
         Class::Confirmable if *asked < spec.confirms_max => {
-            if t.now.monotonic >= *ask_at && !t.scratch.asking.contains_key(&id) {
-                drive::ask(t, id);
+            if t.now.monotonic >= *ask_at && !t.scratch.asking.contains_key(&(id, step)) {
+                drive::ask(t, id, step);
             }
         }
         // Nobody can tell whether an act took effect; where the symptom is verified next, that is what counts.
-        Class::Confirmable if leads_to_verify(run) => {
-            let step = run.at;
+        Class::Confirmable if run.leads_to_verify(step) => {
             t.emit(Event::StepLeftToVerify { run: id, step });
-            drive::advance(t, id);
         }
         // Nobody waits for an answer that will not come: the service would be out of reach for as long.
         Class::Confirmable if matches!(spec.call, StepCall::Act { .. }) && !spec.value => {
-            drive::fail(t, id, format!("nobody can tell whether it took effect: {reason}"));
+            let why = format!("nobody can tell whether it took effect: {reason}");
+            undo::give_up(t, id, step, why);
         }
-        Class::Confirmable | Class::OneShot => drive::hold(t, id, reason),
-    }
-}
-
-/// Takes up a run after a crash of lidless: what was in flight is in doubt now.
-pub(crate) fn recover(t: &mut Turning<'_>, id: RunId) {
-    let Some(run) = t.state.runs.get(&id) else { return };
-    let (step, attempt) = (run.at, run.attempt);
-    match &run.phase {
-        Phase::InFlight { .. } => {
-            let reason = "lidless ended while it was under way".to_owned();
-            performed(t, id, step, attempt, Outcome::Unknown { reason });
-        }
-        Phase::Verifying { .. } => {
-            let not_before = t.now.monotonic;
-            t.emit(Event::StepRetry { run: id, step, not_before });
-            drive::advance(t, id);
-        }
-        Phase::InDoubt { .. } => doubt(t, id),
-        Phase::Failed { reason } => {
-            let reason = reason.clone();
-            retry_or_fail(t, id, reason, false);
-        }
-        // It was decided on an answer that is old by now, and nothing of it was begun.
-        Phase::Ready if step == 0 && attempt == 0 && looks_again(&run.purpose) => {
-            drive::fail(t, id, "lidless ended before it began".to_owned());
-        }
-        Phase::Ready | Phase::Waiting { .. } => drive::advance(t, id),
-        Phase::Held { .. } => {}
+        Class::Confirmable | Class::OneShot => drive::hold(t, id, step, reason),
     }
 }
 
 /// Takes a person's word on a step that waits for one.
 pub(crate) fn resolved(t: &mut Turning<'_>, id: RunId, step: u32, says: (bool, String), by: String) {
     let (applied, evidence) = says;
-    t.scratch.asking.remove(&id);
+    t.scratch.asking.remove(&(id, step));
     t.emit(Event::StepResolved { run: id, step, applied, evidence: evidence.clone(), by });
-    if applied {
-        drive::advance(t, id);
-    } else {
-        retry_or_fail(t, id, evidence, true);
+    if !applied {
+        retry_or_give_up(t, id, step, evidence, true);
     }
+    drive::advance(t, id);
 }
 
-/// Looks whether time alone moves a run.
-pub(crate) fn tick(t: &mut Turning<'_>, id: RunId) {
+/// Decides whether a step that had no effect is tried again; whoever calls takes the run on.
+pub(crate) fn retry_or_give_up(
+    t: &mut Turning<'_>,
+    id: RunId,
+    step: u32,
+    reason: String,
+    was_in_doubt: bool,
+) {
     let Some(run) = t.state.runs.get(&id) else { return };
-    let (step, attempt) = (run.at, run.attempt);
-    if wake(t, run).is_none_or(|at| t.now.monotonic < at) {
+    let (Some(spec), Some(state)) = (run.spec(step), run.state(step)) else { return };
+    // The run ends without it; that it had no effect is all that counts.
+    if run.goes_nowhere() {
         return;
     }
-    match &run.phase {
-        Phase::InFlight { .. } => {
-            let reason = "no answer by the deadline".to_owned();
-            performed(t, id, step, attempt, Outcome::Unknown { reason });
-        }
-        Phase::Verifying { .. } if nobody_looked(t, run) => {
-            let Some(service) = run.purpose.service() else { return };
-            let at = t.now.monotonic;
-            let until = at + slowest_probe(t, run) + ANSWER_GRACE;
-            t.scratch.second_looks.insert(id, until);
-            t.effect(Effect::ProbeAt { service, at });
-        }
-        Phase::Verifying { .. } => {
-            let reason = not_verified(t, run);
-            let judged = anything_failed(t, run);
-            let outcome = if judged { Outcome::NotApplied { reason } } else { Outcome::Unknown { reason } };
-            performed(t, id, step, attempt, outcome);
-        }
-        Phase::InDoubt { .. } if t.scratch.asking.contains_key(&id) => {
-            // It counts as asked, so that a driver that never answers ends at a person and not in silence.
-            let (reason, retry_after) = ("no answer to the question".to_owned(), Duration::ZERO);
-            confirmed(t, id, step, attempt, Confirmation::StillUnknown { reason, retry_after });
-        }
-        Phase::InDoubt { .. } => doubt(t, id),
-        Phase::Ready | Phase::Waiting { .. } => drive::advance(t, id),
-        Phase::Failed { .. } | Phase::Held { .. } => {}
+    // An attempt that was cut off and then proved to have had no effect was no attempt of the plan's.
+    let attempts_max = spec.attempts_max.saturating_add(if was_in_doubt { spec.confirms_max } else { 0 });
+    if state.tried() >= attempts_max {
+        return undo::give_up(t, id, step, reason);
     }
-}
-
-/// Returns when time alone will move a run.
-pub(crate) fn wake(t: &Turning<'_>, run: &Run) -> Option<Duration> {
-    match &run.phase {
-        // Time alone does not help it: `StoreMended` takes it up again.
-        Phase::Waiting { .. } if t.state.degraded.is_some() && run.step().is_some_and(|step| step.value) => {
-            None
-        }
-        Phase::Waiting { until } => Some(*until),
-        Phase::InFlight { deadline, .. } => {
-            let slept = t.scratch.slept.get(&run.id).copied().unwrap_or_default();
-            Some(*deadline + slept + ANSWER_GRACE)
-        }
-        Phase::Verifying { deadline, .. } => {
-            let second = t.scratch.second_looks.get(&run.id).copied();
-            Some(second.unwrap_or(*deadline + slowest_probe(t, run) + ANSWER_GRACE))
-        }
-        Phase::InDoubt { ask_at, .. } => Some(t.scratch.asking.get(&run.id).copied().unwrap_or(*ask_at)),
-        Phase::Ready | Phase::Failed { .. } | Phase::Held { .. } => None,
+    if let Some(why) = drive::out_of_time(t, run, Some(step)) {
+        return undo::give_up(t, id, step, why);
     }
+    let floor = match spec.call {
+        StepCall::Require { .. } => REQUIRE_AGAIN,
+        StepCall::Nothing
+        | StepCall::Wait { .. }
+        | StepCall::Act { .. }
+        | StepCall::Service { .. }
+        | StepCall::Verify { .. }
+        | StepCall::External { .. } => Duration::ZERO,
+    };
+    let wait = retry::delay(spec.backoff, state.tried(), t.jitter()).max(floor);
+    let not_before = t.now.monotonic + wait;
+    t.emit(Event::StepRetry { run: id, step, not_before });
 }
 
 /// Says why a verification did not succeed: the checks that have not passed, and what they said.
@@ -235,7 +195,7 @@ fn missing<'t>(t: &'t Turning<'_>, run: &Run) -> impl Iterator<Item = (&'t str, 
 }
 
 /// Whether a check has failed since the act. "I could not ask" is no verdict on what was done.
-fn anything_failed(t: &Turning<'_>, run: &Run) -> bool {
+pub(crate) fn anything_failed(t: &Turning<'_>, run: &Run) -> bool {
     missing(t, run).any(|(_, seen)| seen.failure.is_some())
 }
 
@@ -250,7 +210,7 @@ fn was_judged(t: &Turning<'_>, id: RunId) -> bool {
 
 /// Notes when an act on a service took effect.
 fn note_act(t: &mut Turning<'_>, id: RunId, step: u32) {
-    let call = t.state.runs.get(&id).and_then(|run| run.steps.get(step as usize)).map(|step| &step.call);
+    let call = t.state.runs.get(&id).and_then(|run| run.spec(step)).map(|step| &step.call);
     if let Some(StepCall::Act { service, .. }) = call {
         let service = *service;
         t.acted(service);
@@ -261,7 +221,10 @@ fn note_act(t: &mut Turning<'_>, id: RunId, step: u32) {
 pub(crate) fn looks_again(purpose: &Purpose) -> bool {
     match purpose {
         Purpose::Heal { .. } => true,
-        Purpose::BringUp { .. } | Purpose::Manual { .. } | Purpose::Pipeline { .. } => false,
+        Purpose::BringUp { .. }
+        | Purpose::Manual { .. }
+        | Purpose::Pipeline { .. }
+        | Purpose::Step { .. } => false,
     }
 }
 
@@ -271,7 +234,7 @@ fn looks_again_before_acting(t: &Turning<'_>, id: RunId) -> bool {
 
 /// Whether a verification's time ran out while no check was asked: the machine slept, or lidless was stopped. Then time
 /// alone proves nothing, once.
-fn nobody_looked(t: &Turning<'_>, run: &Run) -> bool {
+pub(crate) fn nobody_looked(t: &Turning<'_>, run: &Run) -> bool {
     if t.scratch.second_looks.contains_key(&run.id) {
         return false;
     }
@@ -285,33 +248,8 @@ fn nobody_looked(t: &Turning<'_>, run: &Run) -> bool {
 }
 
 /// A verification ends with an answer; a probe that began just before the deadline may still bring a good one.
-fn slowest_probe(t: &Turning<'_>, run: &Run) -> Duration {
+pub(crate) fn slowest_probe(t: &Turning<'_>, run: &Run) -> Duration {
     let checks =
         run.purpose.service().and_then(|id| t.state.service_spec(id)).map(|spec| spec.checks.as_slice());
     checks.unwrap_or_default().iter().map(|check| check.timeout).max().unwrap_or_default()
-}
-
-fn retry_or_fail(t: &mut Turning<'_>, id: RunId, reason: String, was_in_doubt: bool) {
-    let Some(run) = t.state.runs.get(&id) else { return };
-    let Some(spec) = run.step() else { return };
-    if run.cancelled {
-        return drive::cancel(t, id);
-    }
-    // An attempt that was cut off and then proved to have had no effect was no attempt of the plan's.
-    let attempts_max = spec.attempts_max.saturating_add(if was_in_doubt { spec.confirms_max } else { 0 });
-    if run.tried() >= attempts_max {
-        return drive::fail(t, id, reason);
-    }
-    let floor = match spec.call {
-        StepCall::Require { .. } => REQUIRE_AGAIN,
-        StepCall::Act { .. } | StepCall::Verify { .. } | StepCall::External { .. } => Duration::ZERO,
-    };
-    let (step, wait) = (run.at, retry::delay(spec.backoff, run.tried(), t.jitter()).max(floor));
-    let not_before = t.now.monotonic + wait;
-    t.emit(Event::StepRetry { run: id, step, not_before });
-    drive::advance(t, id);
-}
-
-fn leads_to_verify(run: &Run) -> bool {
-    run.steps.get(run.at as usize + 1).is_some_and(|next| matches!(next.call, StepCall::Verify { .. }))
 }

@@ -3,8 +3,9 @@
 //! Words: `pass`, `fail`, `dead(EXIT)`, `maybe` answer for the first check of the first service, `api.pass` and
 //! `db/1.fail` for others; `applied`, `refused`, `unavailable`, `unknown` answer the last act; `confirmed`, `denied`,
 //! `unsure` the last question; `taken`, `nottaken` every message on its way; `+5s` lets time go by; `crash`, `reboot`,
-//! `full`, `mended`, `restart`, `force`, `run`, `resume`, `cancel`, `was-done`, `was-not-done`, `wall(SECONDS)` happen. `|` goes
-//! from the script to the expectation.
+//! `full`, `mended`, `restart`, `force`, `run`, `resume`, `cancel`, `yes`, `nay`, `was-done`, `was-not-done`, `wall(SECONDS)`
+//! happen; `queue(N)` asks for a run of the Nth pipeline that waits its turn. `PAY:applied` answers for one step of several.
+//! `|` goes from the script to the expectation.
 
 mod specs;
 
@@ -18,14 +19,14 @@ use lidless_core::engine::Engine;
 use lidless_core::event::{Because, Confirmation, Event, Notice, Outcome, Record, Verdict};
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, RunId, ServiceId};
-use lidless_core::pipeline::plan::{Purpose, StepSpec};
+use lidless_core::pipeline::plan::{Plan, Purpose};
 use lidless_core::report::{Report, Uptime};
 use lidless_core::spec::Spec;
 use lidless_core::time::Now;
 
 // Each test binary compiles the whole of it and uses a part.
 #[allow(unused_imports)]
-pub(crate) use specs::{external, pipeline, second_check, spec, three_steps};
+pub(crate) use specs::{external, pipeline, row, second_check, spec, step, three_steps};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -52,9 +53,10 @@ pub(crate) struct Story {
     pub(crate) now: Now,
     journal: Vec<Record>,
     spec: Arc<Spec>,
-    steps: BTreeMap<RunId, Vec<StepSpec>>,
+    steps: BTreeMap<RunId, Arc<Plan>>,
     performing: Vec<(RunId, u32, u32)>,
-    confirming: Option<(RunId, u32, u32)>,
+    confirming: Vec<(RunId, u32, u32)>,
+    weighing: Vec<(RunId, u32)>,
     delivering: Vec<lidless_core::id::NoticeId>,
     deliveries: usize,
     boots: usize,
@@ -70,7 +72,8 @@ impl Story {
             spec: Arc::new(spec.clone()),
             steps: BTreeMap::new(),
             performing: Vec::new(),
-            confirming: None,
+            confirming: Vec::new(),
+            weighing: Vec::new(),
             delivering: Vec::new(),
             deliveries: 0,
             boots: 0,
@@ -153,6 +156,7 @@ impl Story {
         }
         self.said.extend(reply.map(|reply| match reply {
             Reply::Started(run) => format!("started({run})"),
+            Reply::Noted => "noted".to_owned(),
             Reply::Refused(Refusal::Busy(run)) => format!("busy({run})"),
             Reply::Refused(Refusal::BudgetSpent { .. }) => "budget-spent".to_owned(),
             Reply::Refused(Refusal::NotFound) => "not-found".to_owned(),
@@ -172,6 +176,13 @@ impl Story {
         if let Some(time) = word.strip_prefix('+') {
             return self.go_by(time);
         }
+        let (step, word) = match word.split_once(':') {
+            Some((step, word)) => (Some(step), word),
+            None => (None, word),
+        };
+        if let Some(step) = step {
+            self.turn_to(step);
+        }
         let (word, argument) = match word.split_once('(') {
             Some((word, argument)) => (word, argument.trim_end_matches(')').parse().expect("a number")),
             None => (word, 0_i32),
@@ -186,6 +197,8 @@ impl Story {
                 }
                 self.engine = engine;
                 self.performing.clear();
+                self.confirming.clear();
+                self.weighing.clear();
                 self.delivering.clear();
                 self.start();
             }
@@ -196,16 +209,44 @@ impl Story {
                 let force = word == "force";
                 self.feed(Input::Command(Command::Restart { service: ServiceId(0), by: text(), force }));
             }
-            "run" => self.feed(Input::Command(Command::Run {
-                pipeline: "pay".to_owned(),
+            "run" | "queue" | "again" => self.feed(Input::Command(Command::Run {
+                pipeline: self.spec.pipelines[usize::try_from(argument).expect("an index")].name.clone(),
                 by: text(),
                 inputs: String::new(),
+                from: None,
+                key: (word == "again").then(text),
+                due: None,
+                wait: word != "run",
             })),
+            "from" => self.feed(Input::Command(Command::Run {
+                pipeline: self.spec.pipelines[0].name.clone(),
+                by: text(),
+                inputs: String::new(),
+                from: Some(step.unwrap_or_default().to_owned()),
+                key: None,
+                due: None,
+                wait: false,
+            })),
+            "yes" | "nay" => {
+                let (no, by) = ((word == "nay").then(text), text());
+                let step = step.map(str::to_owned);
+                self.feed(Input::Command(Command::Approve { run: RunId(1), step, no, by }));
+            }
+            "holds" | "holds-not" | "broken" => {
+                let (run, step) = self.weighing.pop().expect("a `when` is being weighed");
+                let holds = if word == "broken" { Err(text()) } else { Ok(word == "holds") };
+                self.feed(Input::Weighed { run, step, holds });
+            }
+            "handle" => {
+                let (run, step, attempt) = *self.performing.last().expect("an act is under way");
+                self.feed(Input::Handle { run, step, attempt, handle: "\"tx\"".to_owned() });
+            }
+            "reload" => self.feed(Input::ConfigLoaded(Arc::clone(&self.spec))),
             "resume" => self.feed(Input::Command(Command::Resume { run: RunId(1), by: text() })),
             "cancel" => self.feed(Input::Command(Command::Cancel { run: RunId(1), by: text() })),
             "was-done" | "was-not-done" => {
                 let run = &self.engine.state().runs[&RunId(1)];
-                let step = run.step().map(|step| step.name.clone()).unwrap_or_default();
+                let step = run.focus_spec().map(|step| step.name.clone()).unwrap_or_default();
                 let (applied, by, evidence) = (word == "was-done", text(), text());
                 let command = Command::Resolve { run: RunId(1), step, applied, evidence, by };
                 self.feed(Input::Command(command));
@@ -213,6 +254,7 @@ impl Story {
             "applied" => self.performed(Outcome::Applied { output: text() }),
             "refused" => self.performed(Outcome::NotApplied { reason: text() }),
             "no" => self.performed(Outcome::Refused { reason: text() }),
+            "missing" => self.performed(Outcome::Missing { reason: text() }),
             "unavailable" => self.performed(Outcome::Unavailable { reason: text() }),
             "unknown" => self.performed(Outcome::Unknown { reason: text() }),
             "confirmed" => self.confirmed(Confirmation::Applied { evidence: text(), output: None }),
@@ -226,6 +268,17 @@ impl Story {
             }
             answer => self.probed(answer, argument),
         }
+    }
+
+    /// Makes the next answer one about this step.
+    fn turn_to(&mut self, name: &str) {
+        let steps = &self.steps;
+        let is = |run: &RunId, step: u32| {
+            steps.get(run).is_some_and(|plan| plan.step(step).is_some_and(|spec| spec.name == name))
+        };
+        self.performing.sort_by_key(|(run, step, _)| is(run, *step));
+        self.confirming.sort_by_key(|(run, step, _)| is(run, *step));
+        self.weighing.sort_by_key(|(run, step)| is(run, *step));
     }
 
     fn go_by(&mut self, time: &str) {
@@ -273,7 +326,7 @@ impl Story {
     }
 
     fn confirmed(&mut self, answer: Confirmation) {
-        let (run, step, attempt) = self.confirming.take().expect("a question is open");
+        let (run, step, attempt) = self.confirming.pop().expect("a question is open");
         self.feed(Input::Confirmed { run, step, attempt, answer });
     }
 
@@ -285,18 +338,26 @@ impl Story {
             }
             Effect::Confirm { run, step, attempt, .. } => {
                 self.said.push(">confirm".to_owned());
-                self.confirming = Some((run, step, attempt));
+                self.confirming.push((run, step, attempt));
             }
             Effect::Deliver { notice } => {
                 self.deliveries += 1;
                 self.delivering.push(notice);
+            }
+            Effect::Weigh { run, step, .. } => {
+                self.said.push(">weigh".to_owned());
+                self.weighing.push((run, step));
+            }
+            Effect::Interrupt { run, step, .. } => {
+                let text = format!(">stop({})", self.step_name(run, step));
+                self.said.push(text);
             }
             Effect::ProbeAt { .. } => {}
         }
     }
 
     fn step_name(&self, run: RunId, step: u32) -> &str {
-        &self.steps[&run][step as usize].name
+        &self.steps[&run].steps()[step as usize].name
     }
 
     fn check_name(&self, check: CheckId) -> String {
@@ -309,8 +370,8 @@ impl Story {
     }
 
     fn event(&mut self, event: &Event) -> Option<String> {
-        if let Event::RunCreated { run, steps, .. } = event {
-            self.steps.insert(*run, steps.clone());
+        if let Event::RunCreated { run, plan, .. } = event {
+            self.steps.insert(*run, Arc::clone(plan));
         }
         Some(match event {
             Event::Started { .. } => "started".to_owned(),
@@ -341,6 +402,7 @@ impl Story {
                     Purpose::Heal { .. } => "heal",
                     Purpose::Manual { .. } => "manual",
                     Purpose::Pipeline { .. } => "pipeline",
+                    Purpose::Step { .. } => "step",
                 };
                 format!("run{}:{purpose}", run.0)
             }
@@ -354,6 +416,7 @@ impl Story {
                     Outcome::NotApplied { .. } => "not-applied",
                     Outcome::Refused { .. } => "refused",
                     Outcome::Unavailable { .. } => "unavailable",
+                    Outcome::Missing { .. } => "missing",
                     Outcome::Unknown { .. } => "unknown",
                 };
                 format!("{}={outcome}", self.step_name(*run, *step))
@@ -369,6 +432,15 @@ impl Story {
             Event::StepRetry { .. } => "retry".to_owned(),
             Event::StepLeftToVerify { .. } => "left".to_owned(),
             Event::StepHeld { .. } => "held".to_owned(),
+            Event::StepHandle { .. } => "handle".to_owned(),
+            Event::StepStuck { run, step, .. } => format!("stuck({})", self.step_name(*run, *step)),
+            Event::StepFailed { run, step, .. } => format!("gave-up({})", self.step_name(*run, *step)),
+            Event::StepSkipped { run, step, .. } => format!("skip({})", self.step_name(*run, *step)),
+            Event::StepAwaits { run, step, .. } => format!("awaits({})", self.step_name(*run, *step)),
+            Event::StepApproved { run, step, .. } => format!("approved({})", self.step_name(*run, *step)),
+            Event::RunTurned { undo: true, .. } => "undo".to_owned(),
+            Event::RunTurned { undo: false, .. } => "turned".to_owned(),
+            Event::TriggerMissed { count, .. } => format!("missed({count})"),
             Event::StepResolved { applied, .. } => format!("resolved({applied})"),
             Event::CancelAsked { .. } => "cancel".to_owned(),
             Event::RunResumed { .. } => "resumed".to_owned(),
@@ -377,6 +449,7 @@ impl Story {
             }
             Event::RunFinished { verdict: Verdict::Done, .. } => "done".to_owned(),
             Event::RunFinished { verdict: Verdict::Failed { .. }, .. } => "failed".to_owned(),
+            Event::RunFinished { verdict: Verdict::Undone { name, .. }, .. } => format!("undone({name})"),
             Event::NoticeOwed { what, .. } => {
                 let what = match what {
                     Notice::GaveUp { .. } => "gave-up",
@@ -384,6 +457,7 @@ impl Story {
                     Notice::ActuatorUnavailable { .. } => "unavailable",
                     Notice::Resolved { .. } => "resolved",
                     Notice::RunHeld { .. } => "run-held",
+                    Notice::ApprovalAsked { .. } => "approval",
                     Notice::StoreDegraded { .. } => "degraded",
                 };
                 format!("owe({what})")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
+use lidless_core::pipeline::plan::{Class, Plan, StepCall, StepSpec};
 use lidless_core::spec::{
     Action, Backoff, Budget, CheckSpec, HealSpec, PipelineSpec, ServiceSpec, Spec, VerifySpec,
 };
@@ -56,35 +56,33 @@ pub(crate) fn external() -> StepCall {
     StepCall::External { kind: "told".to_owned(), settings: Arc::from("{}") }
 }
 
+/// A step of that name whose implementation nobody looks at, and which moves no value.
+pub(crate) fn step(name: &str, class: Class) -> StepSpec {
+    StepSpec {
+        name: name.to_owned(),
+        call: external(),
+        class,
+        attempts_max: 2,
+        backoff: Backoff { min: S, max: S },
+        timeout: 10 * S,
+        ..StepSpec::default()
+    }
+}
+
+/// A pipeline whose steps follow each other.
+pub(crate) fn row(name: &str, steps: Vec<StepSpec>) -> PipelineSpec {
+    PipelineSpec { name: name.to_owned(), plan: Arc::new(Plan::in_a_row(steps)), ..PipelineSpec::default() }
+}
+
 /// Returns a pipeline of three steps: one that requires the first service, one that moves value, one that does not.
 pub(crate) fn three_steps(class: Class) -> PipelineSpec {
-    let mut pipeline = pipeline();
-    let pay = StepSpec { class, ..pipeline.steps[0].clone() };
-    let tell = StepSpec { name: "TELL".to_owned(), class: Class::Idempotent, value: false, ..pay.clone() };
-    let healthy = vec!["db".to_owned()];
-    let look = StepSpec {
-        name: "LOOK".to_owned(),
-        call: StepCall::Require { healthy },
-        class: Class::Pure,
-        value: false,
-        attempts_max: 1,
-        ..pay.clone()
-    };
-    pipeline.steps = vec![look, pay, tell];
-    pipeline
+    let call = StepCall::Require { healthy: vec!["db".to_owned()] };
+    let look = StepSpec { call, attempts_max: 1, ..step("LOOK", Class::Pure) };
+    let pay = StepSpec { value: true, ..step("PAY", class) };
+    row("pay", vec![look, pay, step("TELL", Class::Idempotent)])
 }
 
 /// Returns a pipeline of one step that moves value.
 pub(crate) fn pipeline() -> PipelineSpec {
-    let step = StepSpec {
-        name: "PAY".to_owned(),
-        call: external(),
-        class: Class::Confirmable,
-        value: true,
-        attempts_max: 2,
-        backoff: Backoff { min: S, max: S },
-        timeout: 10 * S,
-        confirms_max: 3,
-    };
-    PipelineSpec { name: "pay".to_owned(), steps: vec![step] }
+    row("pay", vec![StepSpec { value: true, ..step("PAY", Class::Confirmable) }])
 }

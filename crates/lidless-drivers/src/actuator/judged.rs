@@ -31,7 +31,10 @@ impl Actuator for JudgedByChecks {
                 Outcome::NotApplied { reason }
                 | Outcome::Refused { reason }
                 | Outcome::Unavailable { reason } => Outcome::Unknown { reason },
-                other @ (Outcome::Applied { .. } | Outcome::Found { .. } | Outcome::Unknown { .. }) => other,
+                other @ (Outcome::Applied { .. }
+                | Outcome::Found { .. }
+                | Outcome::Missing { .. }
+                | Outcome::Unknown { .. }) => other,
             }
         })
     }

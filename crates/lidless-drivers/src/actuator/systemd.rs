@@ -85,6 +85,7 @@ impl SystemdActuator {
             | Outcome::Found { .. }
             | Outcome::Refused { .. }
             | Outcome::Unavailable { .. }
+            | Outcome::Missing { .. }
             | Outcome::Unknown { .. }) => other,
         })
     }

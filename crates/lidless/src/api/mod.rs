@@ -8,5 +8,5 @@ mod runs;
 mod server;
 
 pub use routes::{EventLine, RestartAnswer, RestartRequest};
-pub use runs::{RunAnswer, RunOrder, RunRequest, RunStatus, RunWhat, Runs};
+pub use runs::{RunAnswer, RunOrder, RunRequest, RunStatus, RunWhat, Runs, StepStatus};
 pub use server::{ServeError, Server};

@@ -231,7 +231,7 @@ async fn post_restart(
             };
             refuse(StatusCode::CONFLICT, code, why)
         }
-        Err(Lost) => lost(),
+        Ok(Reply::Noted) | Err(Lost) => lost(),
     }
 }
 

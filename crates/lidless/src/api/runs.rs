@@ -27,6 +27,15 @@ pub struct RunRequest {
     /// What its steps are given.
     #[serde(default)]
     pub inputs: Map<String, Value>,
+    /// The step at which it begins, if not with the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The same key twice is one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Whether it waits its turn where one is under way; else it is refused.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// Asks for something to be done with a run.
@@ -47,6 +56,15 @@ pub enum RunWhat {
     Resume,
     /// Begin no further step.
     Cancel,
+    /// Say yes, or no, to a step that waits for it.
+    Approve {
+        /// The step's name; none where only one waits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        /// An answer other than yes: why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        no: Option<String>,
+    },
     /// Say what became of a step that waits for a person.
     Resolve {
         /// The step's name.
@@ -102,14 +120,36 @@ pub struct RunStatus {
     pub created: String,
     /// When it ended, RFC 3339.
     pub ended: Option<String>,
-    /// "running", "waiting", "in_doubt", "held", "done", "failed" or "cancelled".
+    /// "running", "waiting", "queued", "approval", "in_doubt", "held", "stuck", "parked", "undoing"; or "done", "failed",
+    /// "undone" or "cancelled".
     pub state: String,
     /// The step that it is at, or at which it ended; none where all are done.
     pub at: Option<String>,
     /// Why it stands where it does.
     pub reason: Option<String>,
-    /// All its steps, in order.
-    pub steps: Vec<String>,
+    /// All its steps, in order; behind them those that take them back.
+    pub steps: Vec<StepStatus>,
+}
+
+/// How one step of a run stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepStatus {
+    /// Its name.
+    pub name: String,
+    /// "idle", "waiting", "approval", "resting", "running", "in_doubt", "failed", "held", "stuck", "parked", "done", "undone" or
+    /// "skipped".
+    pub state: String,
+    /// Why it stands where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// What it put out, where it said something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// The step that it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<String>,
 }
 
 pub(super) async fn get_runs(State(context): State<Context>) -> Response {
@@ -132,17 +172,39 @@ fn runs(view: &View<'_>) -> Runs {
 
 fn status(run: &Run, verdict: Option<&Verdict>) -> Option<RunStatus> {
     let lidless_core::pipeline::plan::Purpose::Pipeline { name, by } = &run.purpose else { return None };
-    let (state, reason) = match (verdict, &run.phase) {
-        (Some(Verdict::Done), _) => ("done", None),
-        (Some(Verdict::Failed { reason, .. }), _) => ("failed", Some(reason)),
-        (Some(Verdict::Cancelled { .. }), _) => ("cancelled", None),
-        (None, Phase::InDoubt { reason, .. }) => ("in_doubt", Some(reason)),
-        (None, Phase::Held { reason }) => ("held", Some(reason)),
-        (None, Phase::Waiting { .. }) => ("waiting", None),
-        (None, Phase::Ready | Phase::InFlight { .. } | Phase::Verifying { .. } | Phase::Failed { .. }) => {
-            ("running", None)
-        }
+    let focus = run.focus();
+    let (state, reason) = match verdict {
+        Some(Verdict::Done) => ("done", None),
+        Some(Verdict::Failed { reason, .. }) => ("failed", Some(reason.clone())),
+        Some(Verdict::Undone { reason, .. }) => ("undone", Some(reason.clone())),
+        Some(Verdict::Cancelled { .. }) => ("cancelled", None),
+        None => match phase_of(run.focus_phase()) {
+            ("idle", _) if !run.begun => ("queued", None),
+            ("idle" | "running", _) if run.turned.as_ref().is_some_and(|turned| turned.undoing) => {
+                ("undoing", None)
+            }
+            ("idle" | "resting", _) => ("running", None),
+            (state, reason) => (state, reason.map(str::to_owned)),
+        },
     };
+    let at = match verdict {
+        Some(
+            Verdict::Failed { step, .. } | Verdict::Undone { step, .. } | Verdict::Cancelled { step, .. },
+        ) => Some(*step),
+        Some(Verdict::Done) => None,
+        None => focus,
+    };
+    let steps = run.plan.steps().iter().zip(&run.steps).map(|(spec, stands)| {
+        let (state, reason) = phase_of(&stands.phase);
+        StepStatus {
+            name: spec.name.clone(),
+            state: state.to_owned(),
+            reason: reason.map(str::to_owned),
+            attempts: stands.attempt,
+            output: stands.output.as_deref().map(output),
+            undoes: spec.undoes.and_then(|of| Some(run.spec(of)?.name.clone())),
+        }
+    });
     Some(RunStatus {
         id: run.id.to_string(),
         pipeline: name.clone(),
@@ -150,23 +212,47 @@ fn status(run: &Run, verdict: Option<&Verdict>) -> Option<RunStatus> {
         created: rfc3339(run.created.wall_ms),
         ended: None,
         state: state.to_owned(),
-        at: run.step().map(|step| step.name.clone()),
-        reason: reason.cloned(),
-        steps: run.steps.iter().map(|step| step.name.clone()).collect(),
+        at: at.and_then(|at| Some(run.spec(at)?.name.clone())),
+        reason,
+        steps: steps.collect(),
     })
+}
+
+/// The word for where a step stands, and why it does.
+fn phase_of(phase: &Phase) -> (&'static str, Option<&str>) {
+    match phase {
+        Phase::Idle => ("idle", None),
+        Phase::Waiting { .. } => ("waiting", None),
+        Phase::Awaiting { .. } => ("approval", None),
+        Phase::Resting { .. } => ("resting", None),
+        Phase::Calling { .. } | Phase::InFlight { .. } | Phase::Verifying { .. } => ("running", None),
+        Phase::InDoubt { reason, .. } => ("in_doubt", Some(reason)),
+        Phase::Failed { reason } => ("failed", Some(reason)),
+        Phase::Held { reason } => ("held", Some(reason)),
+        Phase::Stuck { reason } => ("stuck", Some(reason)),
+        Phase::Parked { reason } => ("parked", Some(reason)),
+        Phase::Applied => ("done", None),
+        Phase::Undone => ("undone", None),
+        Phase::Skipped { reason } => ("skipped", Some(reason)),
+    }
+}
+
+fn output(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 pub(super) async fn post_run(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Json(RunRequest { pipeline, inputs }): Json<RunRequest>,
+    Json(RunRequest { pipeline, inputs, from, key, wait }): Json<RunRequest>,
 ) -> Response {
     if let Err(why) = inputs.values().try_for_each(lidless_drivers::step::exact) {
         return refuse(StatusCode::BAD_REQUEST, "bad_input", why);
     }
     let inputs = if inputs.is_empty() { String::new() } else { Value::Object(inputs).to_string() };
     let what = format!("pipeline `{pipeline}`");
-    give(&context, &peer, &what, Command::Run { pipeline, by: peer.name(), inputs }).await
+    let command = Command::Run { pipeline, by: peer.name(), inputs, from, key, due: None, wait };
+    give(&context, &peer, &what, command).await
 }
 
 pub(super) async fn post_order(
@@ -182,6 +268,7 @@ pub(super) async fn post_order(
     let command = match what {
         RunWhat::Resume => Command::Resume { run, by },
         RunWhat::Cancel => Command::Cancel { run, by },
+        RunWhat::Approve { step, no } => Command::Approve { run, step, no, by },
         RunWhat::Resolve { step, applied, evidence } => Command::Resolve { run, step, applied, evidence, by },
     };
     give(&context, &peer, &called, command).await
@@ -207,7 +294,7 @@ async fn give(context: &Context, peer: &Peer, what: &str, command: Command) -> R
             };
             refuse(StatusCode::CONFLICT, code, why)
         }
-        Err(Lost) => lost(),
+        Ok(Reply::Noted) | Err(Lost) => lost(),
     }
 }
 

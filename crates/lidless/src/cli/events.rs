@@ -327,7 +327,9 @@ fn mark_of(event: &Event) -> Mark {
         | Event::IncidentMerged { .. }
         | Event::GaveUp { .. }
         | Event::StoreDegraded { .. }
-        | Event::RunFinished { verdict: Verdict::Failed { .. }, .. }
+        | Event::RunFinished { verdict: Verdict::Failed { .. } | Verdict::Undone { .. }, .. }
+        | Event::StepStuck { .. }
+        | Event::StepFailed { .. }
         | Event::StepOutcome { outcome: Outcome::NotApplied { .. } | Outcome::Refused { .. }, .. } => {
             Mark::Down
         }
@@ -339,9 +341,14 @@ fn mark_of(event: &Event) -> Mark {
         | Event::BackedOff { .. }
         | Event::StepHeld { .. }
         | Event::CancelAsked { .. }
+        | Event::StepAwaits { .. }
+        | Event::RunTurned { .. }
+        | Event::TriggerMissed { .. }
         | Event::RunFinished { verdict: Verdict::Cancelled { .. }, .. }
         | Event::NoticeFailed { .. }
-        | Event::StepOutcome { outcome: Outcome::Unavailable { .. }, .. } => Mark::Suspect,
+        | Event::StepOutcome { outcome: Outcome::Unavailable { .. } | Outcome::Missing { .. }, .. } => {
+            Mark::Suspect
+        }
         Event::StepOutcome { outcome: Outcome::Unknown { .. }, .. } | Event::StepLeftToVerify { .. } => {
             Mark::Unknown
         }
@@ -353,6 +360,9 @@ fn mark_of(event: &Event) -> Mark {
         | Event::RunCreated { .. }
         | Event::StepConfirmed { .. }
         | Event::StepRetry { .. }
+        | Event::StepHandle { .. }
+        | Event::StepSkipped { .. }
+        | Event::StepApproved { .. }
         | Event::StepResolved { .. }
         | Event::RunResumed { .. }
         | Event::NoticeOwed { .. }

@@ -42,7 +42,7 @@ use crate::demo_service::{self, DemoServiceArgs};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Start", &["demo", "check", "serve", "schema", "completions", "man"]),
     ("See", &["status", "events", "incidents", "runs"]),
-    ("Act", &["watch", "restart", "run", "resume", "cancel", "resolve"]),
+    ("Act", &["watch", "restart", "run", "resume", "cancel", "approve", "resolve"]),
     ("Keep", &["store"]),
 ];
 
@@ -106,6 +106,7 @@ enum Verb {
     Resume(runs::ResumeArgs),
     Cancel(runs::CancelArgs),
     Resolve(runs::ResolveArgs),
+    Approve(runs::ApproveArgs),
     Store(store::StoreArgs),
     /// Runs the small service that the demo and the quick start heal.
     #[command(hide = true)]
@@ -152,6 +153,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Resume(args) => runs::resume(args, &globals),
         Verb::Cancel(args) => runs::cancel(args, &globals),
         Verb::Resolve(args) => runs::resolve(args, &globals),
+        Verb::Approve(args) => runs::approve(args, &globals),
         Verb::Store(args) => store::run(args, &globals),
         Verb::DemoService(args) => return demo_service::run(args.clone()),
     };

@@ -118,7 +118,7 @@ async fn restart(args: &RestartArgs, globals: &Globals) -> Result<Exit, Failure>
         (_, Some(Verdict::Cancelled { name, .. })) => {
             Err(Failure::new(Exit::Unhealthy, format!("{run} was cancelled before {name}")))
         }
-        (_, Some(Verdict::Failed { name, reason, .. })) => {
+        (_, Some(Verdict::Failed { name, reason, .. } | Verdict::Undone { name, reason, .. })) => {
             if globals.json() {
                 let (failed_step, reason) = (Some(name), Some(reason));
                 globals.document(&Report { verdict: "failed", failed_step, reason, steps, ..report });
@@ -180,8 +180,8 @@ impl<'a> Follower<'a> {
             return true;
         }
         match event {
-            Event::RunCreated { steps, .. } => {
-                self.names = steps.iter().map(|step| step.name.clone()).collect()
+            Event::RunCreated { plan, .. } => {
+                self.names = plan.steps().iter().map(|step| step.name.clone()).collect()
             }
             Event::StepIntent { .. } => self.began = at.monotonic,
             Event::StepOutcome { step, outcome, .. } => {
@@ -191,7 +191,10 @@ impl<'a> Follower<'a> {
                         self.step(*step, Mark::Step, &line.text, took);
                     }
                     Outcome::Unknown { .. } => self.step(*step, Mark::Unknown, &line.text, took),
-                    Outcome::NotApplied { .. } | Outcome::Refused { .. } | Outcome::Unavailable { .. } => {
+                    Outcome::NotApplied { .. }
+                    | Outcome::Refused { .. }
+                    | Outcome::Unavailable { .. }
+                    | Outcome::Missing { .. } => {
                         self.step(*step, Mark::Down, &line.text, took);
                     }
                 }

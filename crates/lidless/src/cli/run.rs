@@ -1,6 +1,7 @@
 //! `lidless run`: has the daemon run a pipeline, and shows an arrow a step, or a cross and the reason.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lidless_core::event::{Confirmation, Event, Outcome, Record, Verdict};
@@ -32,6 +33,15 @@ pub struct RunArgs {
     /// What its steps are given; a value that is JSON is taken as JSON
     #[arg(long = "input", value_name = "NAME=VALUE")]
     pub inputs: Vec<String>,
+    /// Begin at this step: those above it are not done
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// What it is for: the same key twice is one run
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Wait for its turn where a run of it is under way
+    #[arg(long)]
+    pub queue: bool,
     /// Do not wait for its end
     #[arg(long)]
     pub no_wait: bool,
@@ -78,7 +88,13 @@ async fn begin(args: &RunArgs, globals: &Globals) -> Result<Exit, Failure> {
     })?;
     let inputs = inputs(&args.inputs)?;
     let client = daemon::find(globals)?;
-    let request = RunRequest { pipeline: args.pipeline.clone(), inputs };
+    let request = RunRequest {
+        pipeline: args.pipeline.clone(),
+        inputs,
+        from: args.from.clone(),
+        key: args.key.clone(),
+        wait: args.queue,
+    };
     match client.post("/v1/run", &request).await? {
         RunAnswer::Refused { why, code } => Err(runs::refused(&client, why, &code).await),
         RunAnswer::Started { run, .. } if args.no_wait => {
@@ -133,16 +149,20 @@ pub(super) async fn follow(
 ) -> Result<Exit, Failure> {
     // One that is resumed was created long ago, and only there its steps are named.
     let known: Runs = client.get("/v1/runs").await?;
-    let names = known.runs.into_iter().find(|status| status.id == run).map(|status| status.steps);
+    let known = known.runs.into_iter().find(|status| status.id == run).map(|status| status.steps);
+    let (of, names) = known.map_or((0, Vec::new()), |steps| {
+        let of = steps.iter().filter(|step| step.undoes.is_none()).count();
+        (of, steps.into_iter().map(|step| step.name).collect())
+    });
     if !globals.json() {
         globals.print(&format!("{}  {run}", globals.style.bold(pipeline)));
     }
     // Kept outside of the future, so that what was seen is known even when the time is up.
-    let seen = RefCell::new(Seen::new(globals, run, names.unwrap_or_default()));
+    let seen = RefCell::new(Seen::new(globals, run, names, of));
     let wanted = Wanted { after: Some(after), follow: true, ..Wanted::default() };
     let following = events::from_daemon(client, &wanted, |line| seen.borrow_mut().take(&line));
     let followed = tokio::time::timeout(timeout, following).await;
-    let Seen { end, steps, names, .. } = seen.into_inner();
+    let Seen { end, steps, .. } = seen.into_inner();
     let report = |success, failed_at, error| Report {
         success,
         failed_at,
@@ -160,7 +180,6 @@ pub(super) async fn follow(
             Ok(Exit::Ok)
         }
         (_, Some(End::Over(Verdict::Failed { step, name, reason }))) => {
-            let of = names.len();
             if globals.json() {
                 globals.document(&report(false, Some(name), Some(reason)));
                 return Ok(Exit::Unhealthy);
@@ -168,6 +187,27 @@ pub(super) async fn follow(
             let failure =
                 Failure::new(Exit::Unhealthy, format!("{run} failed at {name} (step {} of {of})", step + 1));
             Err(failure.hint(format!("what is done stays done; go on at {name}: lidless resume {run}")))
+        }
+        (_, Some(End::Over(Verdict::Undone { step, name, reason }))) => {
+            if globals.json() {
+                globals.document(&report(false, Some(name), Some(reason)));
+                return Ok(Exit::Unhealthy);
+            }
+            let what =
+                format!("{run} failed at {name} (step {} of {of}), and what was done is undone", step + 1);
+            Err(Failure::new(Exit::Unhealthy, what).hint(format!("begin anew: lidless run {pipeline}")))
+        }
+        (_, Some(End::Stuck { name, reason })) => {
+            if globals.json() {
+                globals.document(&report(false, Some(name), Some(reason)));
+                return Ok(Exit::Unhealthy);
+            }
+            let failure =
+                Failure::new(Exit::Unhealthy, format!("{run} is stuck at {name} and waits for a person"));
+            Err(failure.hint(format!(
+                "try {name} again: lidless resume {run}; or leave it: lidless cancel {run}; or say that you did it \
+                 by hand: lidless resolve {run} {name} --applied --evidence 'how you know'"
+            )))
         }
         (_, Some(End::Over(Verdict::Cancelled { name, .. }))) => {
             if globals.json() {
@@ -202,6 +242,7 @@ pub(super) async fn follow(
 enum End {
     Over(Verdict),
     Held { name: String, reason: String },
+    Stuck { name: String, reason: String },
 }
 
 /// Watches one run go by.
@@ -212,20 +253,21 @@ struct Seen<'a> {
     width: usize,
     /// Somebody sees what is under way.
     terminal: bool,
-    began: Duration,
+    /// When each attempt under way began.
+    began: BTreeMap<u32, Duration>,
     steps: Vec<StepReport>,
     end: Option<End>,
 }
 
 impl<'a> Seen<'a> {
-    fn new(globals: &'a Globals, run: &'a str, names: Vec<String>) -> Seen<'a> {
+    fn new(globals: &'a Globals, run: &'a str, names: Vec<String>, of: usize) -> Seen<'a> {
         Seen {
             globals,
             run,
-            width: names.iter().map(String::len).max().unwrap_or(0),
+            width: names.iter().take(of).map(String::len).max().unwrap_or(0),
             names,
             terminal: !globals.json() && globals.style_err.terminal,
-            began: Duration::ZERO,
+            began: BTreeMap::new(),
             steps: Vec::new(),
             end: None,
         }
@@ -237,29 +279,41 @@ impl<'a> Seen<'a> {
         if event.run().is_none_or(|run| run.to_string() != self.run) {
             return true;
         }
-        let took = at.monotonic.saturating_sub(self.began);
+        let took =
+            |step: &u32| at.monotonic.saturating_sub(self.began.get(step).copied().unwrap_or(at.monotonic));
         match event {
             Event::StepIntent { step, .. } => {
-                self.began = at.monotonic;
+                self.began.insert(*step, at.monotonic);
                 if self.terminal {
                     self.globals.redraw(&format!(" → {} ...", self.name(*step)));
                 }
             }
             Event::StepOutcome { step, outcome, .. } => match outcome {
-                Outcome::Applied { output } | Outcome::Found { output } => self.done(*step, output, took),
+                Outcome::Applied { output } | Outcome::Found { output } => {
+                    self.done(*step, output, took(step))
+                }
                 Outcome::NotApplied { reason }
                 | Outcome::Refused { reason }
                 | Outcome::Unavailable { reason } => {
-                    self.step(*step, Mark::Down, "failed", &format!("failed: {reason}"), took);
+                    self.step(*step, Mark::Down, "failed", &format!("failed: {reason}"), took(step));
+                }
+                Outcome::Missing { reason } => {
+                    self.step(*step, Mark::Suspect, "parked", &format!("parked: {reason}"), took(step));
                 }
                 Outcome::Unknown { reason } => {
-                    self.step(*step, Mark::Unknown, "unknown", &format!("outcome unknown: {reason}"), took);
+                    self.step(
+                        *step,
+                        Mark::Unknown,
+                        "unknown",
+                        &format!("outcome unknown: {reason}"),
+                        took(step),
+                    );
                 }
             },
             Event::StepConfirmed { step, answer, .. } => match answer {
                 Confirmation::Applied { evidence, output } => {
                     let output = output.clone().unwrap_or_default();
-                    self.step(*step, Mark::Step, "done", &format!("it was done: {evidence}"), took);
+                    self.step(*step, Mark::Step, "done", &format!("it was done: {evidence}"), took(step));
                     if let Some(last) = self.steps.last_mut() {
                         last.output = serde_json::from_str(&output).ok();
                     }
@@ -274,8 +328,25 @@ impl<'a> Seen<'a> {
             Event::StepHeld { step, reason, .. } => {
                 self.end = Some(End::Held { name: self.name(*step), reason: reason.clone() });
             }
+            Event::StepStuck { step, reason, .. } => {
+                self.end = Some(End::Stuck { name: self.name(*step), reason: reason.clone() });
+            }
+            Event::StepFailed { step, reason, .. } => {
+                self.step(*step, Mark::Down, "failed", &format!("failed: {reason}"), Duration::ZERO);
+            }
+            Event::StepSkipped { step, reason, .. } => {
+                self.step(*step, Mark::None, "skipped", &format!("skipped: {reason}"), Duration::ZERO);
+            }
+            Event::StepAwaits { step, .. } => {
+                self.globals.say(&format!("   {}", line.text));
+                self.globals.say(&format!("   say yes: lidless approve {} {}", self.run, self.name(*step)));
+            }
             Event::RunFinished { verdict, .. } => self.end = Some(End::Over(verdict.clone())),
-            Event::StepResolved { .. } | Event::RunResumed { .. } | Event::CancelAsked { .. } => {
+            Event::StepResolved { .. }
+            | Event::StepApproved { .. }
+            | Event::RunTurned { undo: true, .. }
+            | Event::RunResumed { .. }
+            | Event::CancelAsked { .. } => {
                 self.globals.say(&format!("   {}", line.text));
             }
             _ => {}

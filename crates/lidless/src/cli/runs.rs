@@ -1,4 +1,4 @@
-//! `lidless runs`, `resume`, `cancel` and `resolve`: how do pipelines' runs stand, and what may a person do with one?
+//! `lidless runs`, `resume`, `cancel`, `approve` and `resolve`: how do pipelines' runs stand, and what may a person do with one?
 
 use std::time::Duration;
 
@@ -44,6 +44,27 @@ pub struct CancelArgs {
     pub run: String,
 }
 
+/// Says yes, or no, to a step that waits for it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lidless approve run-7\n  lidless approve run-7 HARVEST\n  lidless approve run-7 --no --why 'gas is too dear'\n\n\
+    What you say is in the journal, with your name."
+)]
+pub struct ApproveArgs {
+    /// Which one
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Which step, where several wait
+    #[arg(value_name = "STEP")]
+    pub step: Option<String>,
+    /// Say no: the step fails
+    #[arg(long)]
+    pub no: bool,
+    /// Why not
+    #[arg(long, value_name = "TEXT", requires = "no")]
+    pub why: Option<String>,
+}
+
 /// Says what became of a step that waits for a person.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
@@ -84,6 +105,12 @@ pub fn cancel(args: &CancelArgs, globals: &Globals) -> Exit {
     order(&args.run, RunWhat::Cancel, globals)
 }
 
+/// Approves a step of one.
+pub fn approve(args: &ApproveArgs, globals: &Globals) -> Exit {
+    let no = args.no.then(|| args.why.clone().unwrap_or_default());
+    order(&args.run, RunWhat::Approve { step: args.step.clone(), no }, globals)
+}
+
 /// Resolves a step of one.
 pub fn resolve(args: &ResolveArgs, globals: &Globals) -> Exit {
     if args.evidence.trim().is_empty() {
@@ -112,8 +139,8 @@ async fn list(args: &RunsArgs, globals: &Globals) -> Result<Exit, Failure> {
     for run in &document.runs {
         let mark = match run.state.as_str() {
             "done" => Mark::Up,
-            "failed" | "cancelled" => Mark::Down,
-            "in_doubt" | "held" => Mark::Unknown,
+            "failed" | "cancelled" | "undone" => Mark::Down,
+            "in_doubt" | "held" | "stuck" | "parked" | "approval" => Mark::Unknown,
             _ => Mark::Step,
         };
         let at = run.at.as_ref().map_or_else(String::new, |at| format!(" at {at}"));
@@ -149,7 +176,12 @@ fn order(run: &str, what: RunWhat, globals: &Globals) -> Exit {
 
 async fn give(run: &str, what: RunWhat, globals: &Globals) -> Result<Exit, Failure> {
     let client = daemon::find(globals)?;
-    let waits = !matches!(what, RunWhat::Cancel);
+    let (waits, now) = match &what {
+        RunWhat::Resume | RunWhat::Resolve { .. } => (true, ""),
+        RunWhat::Cancel => (false, "no further step begins"),
+        RunWhat::Approve { no: None, .. } => (false, "approved"),
+        RunWhat::Approve { no: Some(_), .. } => (false, "not approved"),
+    };
     match client.post("/v1/runs", &RunOrder { run: run.to_owned(), what }).await? {
         RunAnswer::Refused { why, code } => Err(refused(&client, why, &code).await),
         RunAnswer::Started { run, after } if waits => {
@@ -162,7 +194,7 @@ async fn give(run: &str, what: RunWhat, globals: &Globals) -> Result<Exit, Failu
             if globals.json() {
                 globals.document(&serde_json::json!({ "schema": "lidless/run/1", "run": run }));
             } else {
-                globals.print(&format!("{run}: no further step begins"));
+                globals.print(&format!("{run}: {now}"));
             }
             Ok(Exit::Ok)
         }

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::drivers::Drivers;
-use super::effects::{self, Done};
-use super::handle::{Drained, Handle, Message, Options, View};
+use super::effects::{self, Attempt, Done};
+use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
 use super::scheduler::{Confirmed, Launch, Scheduler};
@@ -52,7 +52,10 @@ pub struct Daemon {
     pub(super) failed: Option<String>,
     pub(super) snapshot_at: Seq,
     pub(super) tasks: JoinSet<Done>,
-    pub(super) acting: BTreeSet<RunId>,
+    pub(super) acting: BTreeSet<(RunId, u32)>,
+    /// By which attempts at steps are told that nobody wants them any more.
+    pub(super) interrupts: BTreeMap<(RunId, u32), CancellationToken>,
+    pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
     pub(super) names: Names,
@@ -110,6 +113,8 @@ impl Daemon {
             snapshot_at: Seq(seq.0.saturating_sub(recovered.replayed)),
             tasks: JoinSet::new(),
             acting: BTreeSet::new(),
+            interrupts: BTreeMap::new(),
+            messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
             names,
@@ -248,8 +253,9 @@ impl Daemon {
             }
             Ok(Done::Delivered { notice, taken, result }) => self.delivered(notice, taken, result),
             Ok(Done::Input(input)) => {
-                if let Input::Performed { run, .. } = &input {
-                    self.acting.remove(run);
+                if let Input::Performed { run, step, .. } = &input {
+                    self.acting.remove(&(*run, *step));
+                    self.interrupts.remove(&(*run, *step));
                 }
                 self.turn(input);
             }
@@ -331,6 +337,17 @@ impl Daemon {
                     self.ledge.put_reply(reply, answer, self.engine.state().seq);
                 }
             }
+            Message::Keep(Keep { of, handle, reply }) => {
+                let before = self.engine.state().seq;
+                let Attempt { run, step, attempt } = of;
+                self.turn(Input::Handle { run, step, attempt, handle });
+                if self.engine.state().seq == before {
+                    // Whoever asked is told all the same when it does not listen any more.
+                    drop(reply.send(Err("the attempt is over, or the journal cannot be written".to_owned())));
+                } else {
+                    self.ledge.put_kept(reply, self.engine.state().seq);
+                }
+            }
         }
     }
 
@@ -374,10 +391,11 @@ impl Daemon {
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
-        let cut = self.acting.iter().filter_map(|run| {
+        let cut = self.acting.iter().filter_map(|(run, step)| {
             let run = self.engine.state().runs.get(run)?;
-            let service = run.purpose.service().map_or("", |service| self.name(service));
-            Some(format!("{} {} of {service}", run.id, run.step()?.name))
+            let service = run.purpose.service().map(|service| self.name(service));
+            let of = service.or(run.purpose.pipeline()).unwrap_or_default();
+            Some(format!("{} {} of {of}", run.id, run.spec(*step)?.name))
         });
         let cut = cut.collect();
         self.turn(Input::Stopping { why: "asked to end".to_owned() });

@@ -15,12 +15,17 @@ use lidless_core::time::Now;
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::check::Check;
 
+use tokio_util::sync::CancellationToken;
+
 use super::notify::{Message, Notifier};
 use super::scheduler::Launch;
 use super::steps::{self, Calling};
 
 /// How long past its deadline a driver may take before it is cut off; drivers keep their own deadlines.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a step that nobody wants any more may take to end by itself.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
 /// What a finished task has to say.
 #[derive(Debug)]
@@ -77,13 +82,25 @@ pub(super) async fn act(actuator: Arc<dyn Actuator>, of: Attempt, action: Action
 }
 
 /// Does a step of a pipeline once.
-pub(super) async fn step(calling: Calling, of: Attempt, timeout: Duration) -> Done {
+pub(super) async fn step(
+    calling: Calling,
+    of: Attempt,
+    timeout: Duration,
+    interrupt: CancellationToken,
+) -> Done {
     let Calling { step, call, log } = calling;
     let performing = AssertUnwindSafe(step.perform(&call, timeout, &log)).catch_unwind();
-    let outcome = match tokio::time::timeout(timeout + GRACE, performing).await {
-        Ok(Ok(answer)) => steps::outcome(answer),
-        Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
-        Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
+    let interrupted = async {
+        interrupt.cancelled().await;
+        tokio::time::sleep(INTERRUPT_GRACE).await;
+    };
+    let outcome = tokio::select! {
+        done = tokio::time::timeout(timeout + GRACE, performing) => match done {
+            Ok(Ok(answer)) => steps::outcome(answer),
+            Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
+            Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
+        },
+        () = interrupted => Outcome::Unknown { reason: "cancelled while it was under way".to_owned() },
     };
     performed(of, outcome)
 }

@@ -70,6 +70,14 @@ pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;
 pub(super) enum Message {
     Query(Query),
     Command(Command, oneshot::Sender<Reply>),
+    Keep(Keep),
+}
+
+/// A handle that an attempt wants to be durable before it lets out what that names.
+pub(super) struct Keep {
+    pub(super) of: super::effects::Attempt,
+    pub(super) handle: String,
+    pub(super) reply: oneshot::Sender<Result<(), String>>,
 }
 
 /// The daemon is not there any more.

@@ -17,6 +17,8 @@ pub(super) struct Ledge {
     effects: VecDeque<(Seq, Effect)>,
     records: VecDeque<Record>,
     replies: VecDeque<(Seq, oneshot::Sender<Reply>, Reply)>,
+    /// Handles that somebody may let out once they are durable, and not otherwise.
+    kept: VecDeque<(Seq, oneshot::Sender<Result<(), String>>)>,
 }
 
 impl Ledge {
@@ -31,8 +33,19 @@ impl Ledge {
         self.replies.push_back((upto, to, reply));
     }
 
+    /// Puts a handle down: what it names may leave once its record is durable.
+    pub(super) fn put_kept(&mut self, to: oneshot::Sender<Result<(), String>>, upto: Seq) {
+        self.kept.push_back((upto, to));
+    }
+
     /// Gives the answers whose records are durable; all of them, where the journal cannot be written.
     pub(super) fn answer(&mut self, seq: Seq, degraded: bool) {
+        while self.kept.front().is_some_and(|(upto, _)| degraded || *upto <= seq) {
+            if let Some((upto, to)) = self.kept.pop_front() {
+                let kept = if upto <= seq { Ok(()) } else { Err("the journal cannot be written".to_owned()) };
+                drop(to.send(kept));
+            }
+        }
         while self.replies.front().is_some_and(|(upto, ..)| degraded || *upto <= seq) {
             if let Some((_, to, reply)) = self.replies.pop_front() {
                 // Whoever asked may have gone; what was begun goes on.
@@ -70,6 +83,10 @@ impl Ledge {
 fn needs_journal(effect: &Effect) -> bool {
     match effect {
         Effect::Perform { call, .. } => matches!(call, StepCall::External { .. }),
-        Effect::Confirm { .. } | Effect::Deliver { .. } | Effect::ProbeAt { .. } => false,
+        Effect::Confirm { .. }
+        | Effect::Weigh { .. }
+        | Effect::Interrupt { .. }
+        | Effect::Deliver { .. }
+        | Effect::ProbeAt { .. } => false,
     }
 }

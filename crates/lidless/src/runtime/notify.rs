@@ -73,6 +73,11 @@ impl Message {
             Notice::RunHeld { run, step, reason } => {
                 ("run_held", None, format!("{run} waits for a person at {step}: {reason}"))
             }
+            Notice::ApprovalAsked { run, step, ask } => {
+                let ask = if ask.is_empty() { String::new() } else { format!(": {ask}") };
+                let text = format!("{run} waits for a yes at {step}{ask}; lidless approve {run} {step}");
+                ("approval_asked", None, text)
+            }
             Notice::StoreDegraded { reason } => (
                 "store_degraded",
                 None,

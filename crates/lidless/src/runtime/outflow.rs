@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use lidless_core::effect::{Effect, Input};
 use lidless_core::event::Outcome;
-use lidless_core::id::{NoticeId, RunId, Seq};
+use lidless_core::id::{NoticeId, Seq};
 use lidless_core::pipeline::plan::StepCall;
 use lidless_store::{SubmitError, WriterEvent};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::Daemon;
-use super::effects::{self, Attempt};
+use super::effects::{self, Attempt, Done};
 use super::notify::Message as NoticeMessage;
 use super::steps::{self, Calling};
 use crate::telemetry;
@@ -146,7 +147,7 @@ impl Daemon {
             }
             Effect::Perform { run, step, attempt, name, call, deadline } => {
                 let of = Attempt { run, step, attempt };
-                self.acting.insert(run);
+                self.acting.insert((run, step));
                 match call {
                     StepCall::Act { service, action } => match self.drivers.actuator(self.name(service)) {
                         Some(actuator) => {
@@ -157,12 +158,23 @@ impl Daemon {
                     },
                     StepCall::External { .. } => {
                         let timeout = deadline.saturating_sub(now);
-                        match self.calling(run, step, attempt) {
-                            Ok(calling) => drop(self.tasks.spawn(effects::step(calling, of, timeout))),
-                            Err(why) => self.not_there(of, why),
+                        match self.calling(of) {
+                            Ok(calling) => {
+                                let interrupt = CancellationToken::new();
+                                self.interrupts.insert((run, step), interrupt.clone());
+                                self.tasks.spawn(effects::step(calling, of, timeout, interrupt));
+                            }
+                            Err(reason) => {
+                                let outcome = Outcome::Missing { reason };
+                                self.tasks.spawn(std::future::ready(effects::performed(of, outcome)));
+                            }
                         }
                     }
-                    StepCall::Require { .. } | StepCall::Verify { .. } => {
+                    StepCall::Nothing
+                    | StepCall::Wait { .. }
+                    | StepCall::Service { .. }
+                    | StepCall::Require { .. }
+                    | StepCall::Verify { .. } => {
                         self.not_there(of, format!("{name} is the engine's own; this is a bug in lidless"));
                     }
                 }
@@ -176,10 +188,26 @@ impl Daemon {
                         self.tasks.spawn(effects::confirm(actuator, of, action, intent_at, timeout));
                     }
                     StepCall::External { .. } => {
-                        let calling = self.calling(run, step, attempt);
+                        let calling = self.calling(of);
                         self.tasks.spawn(effects::confirm_step(calling, of, timeout));
                     }
-                    StepCall::Require { .. } | StepCall::Verify { .. } => {}
+                    StepCall::Nothing
+                    | StepCall::Wait { .. }
+                    | StepCall::Service { .. }
+                    | StepCall::Require { .. }
+                    | StepCall::Verify { .. } => {}
+                }
+            }
+            Effect::Weigh { run, step, when } => {
+                let holds = match self.engine.state().runs.get(&run) {
+                    Some(run) => steps::weigh(run, &when),
+                    None => return,
+                };
+                self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));
+            }
+            Effect::Interrupt { run, step, .. } => {
+                if let Some(interrupt) = self.interrupts.get(&(run, step)) {
+                    interrupt.cancel();
                 }
             }
             Effect::Deliver { notice } => {
@@ -211,9 +239,9 @@ impl Daemon {
     }
 
     /// What an attempt at a step calls, from what its run has pinned.
-    fn calling(&self, run: RunId, step: u32, attempt: u32) -> Result<Calling, String> {
-        let run = self.engine.state().runs.get(&run).ok_or("the run is over")?;
-        steps::calling(run, step, attempt, self.drivers.run_logs())
+    fn calling(&self, of: Attempt) -> Result<Calling, String> {
+        let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
+        steps::calling(run, of, self.drivers.run_logs(), &self.messages)
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {

@@ -174,7 +174,7 @@ fn of_service(view: &View<'_>, id: ServiceId, service: &ServiceState, spec: &Ser
     let since = service.checks.iter().map(|check| state.checks[check.index()].since.monotonic);
     let now = view.now.monotonic;
     let run = state.run_of(id).map(|run| {
-        let step = run.step().map_or("its end", |step| step.name.as_str());
+        let step = run.focus_spec().map_or("its end", |step| step.name.as_str());
         format!("{} at {step}", run.id)
     });
     let heals_left = spec.heal.as_ref().map(|heal| HealsLeft {

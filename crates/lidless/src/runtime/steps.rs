@@ -14,9 +14,13 @@ use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
 use lidless_drivers::step::leftovers;
-use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step};
+use lidless_drivers::step::when::When;
+use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step, Undoes};
 use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot};
 
+use super::effects::Attempt;
+use super::handle::{Keep, Message};
 use crate::config::settings;
 
 /// How long nobody asks again where a step in doubt did not say.
@@ -31,12 +35,17 @@ const LOG_MAX: u64 = 1024 * 1024;
 pub(super) struct Calling {
     pub(super) step: Arc<dyn Step>,
     pub(super) call: Call,
-    pub(super) log: RunLog,
+    pub(super) log: RunHost,
 }
 
 /// Returns what an attempt at a step of a run calls; an `Err` says why this lidless cannot do it.
-pub(super) fn calling(run: &Run, index: u32, attempt: u32, logs: &Path) -> Result<Calling, String> {
-    let spec = run.steps.get(index as usize).ok_or("the run has no such step")?;
+pub(super) fn calling(
+    run: &Run,
+    of: Attempt,
+    logs: &Path,
+    messages: &mpsc::WeakSender<Message>,
+) -> Result<Calling, String> {
+    let spec = run.spec(of.step).ok_or("the run has no such step")?;
     let StepCall::External { kind, settings } = &spec.call else {
         return Err(format!("{} is not a step that is called", spec.name));
     };
@@ -44,8 +53,8 @@ pub(super) fn calling(run: &Run, index: u32, attempt: u32, logs: &Path) -> Resul
         "exec" => exec(settings, spec.class)?,
         other => return Err(format!("this lidless knows no step of kind `{other}`")),
     };
-    let call = call(run, spec, attempt);
-    let log = RunLog::new(logs, &call);
+    let call = call(run, spec, of);
+    let log = RunHost { log: RunLog::new(logs, &call), of, messages: messages.clone() };
     Ok(Calling { step, call, log })
 }
 
@@ -66,21 +75,44 @@ fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
     })))
 }
 
-fn call(run: &Run, spec: &StepSpec, attempt: u32) -> Call {
-    let outputs = run.outputs.iter().filter_map(|(index, output)| {
-        let name = run.steps.get(*index as usize)?.name.clone();
-        Some((name, json(output)))
+/// Says whether a step's condition holds.
+pub(super) fn weigh(run: &Run, when: &str) -> Result<bool, String> {
+    When::parse(when).map_err(|err| err.to_string())?.holds(&inputs(run), &outputs(run))
+}
+
+fn inputs(run: &Run) -> Value {
+    if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) }
+}
+
+fn outputs(run: &Run) -> Value {
+    Value::Object(run.outputs().map(|(name, output)| (name.to_owned(), json(output))).collect())
+}
+
+fn handles(run: &Run, step: u32) -> Vec<Value> {
+    let handles = run.state(step).map(|state| state.handles.as_slice()).unwrap_or_default();
+    handles.iter().map(|handle| json(handle)).collect()
+}
+
+fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
+    let undoes = spec.undoes.and_then(|undone| {
+        let forward = run.spec(undone)?;
+        Some(Undoes {
+            step: forward.name.clone(),
+            idempotency_key: idempotency_key(run, forward),
+            output: run.state(undone)?.output.as_deref().map_or(Value::Null, json),
+            handles: handles(run, undone),
+        })
     });
     Call {
         run: run.id.to_string(),
         pipeline: run.purpose.pipeline().unwrap_or_default().to_owned(),
         step: spec.name.clone(),
-        attempt,
+        attempt: of.attempt,
         idempotency_key: idempotency_key(run, spec),
-        inputs: if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) },
-        outputs: Value::Object(outputs.collect()),
-        handles: Vec::new(),
-        undoes: None,
+        inputs: inputs(run),
+        outputs: outputs(run),
+        handles: handles(run, of.step),
+        undoes,
     }
 }
 
@@ -107,9 +139,11 @@ fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
 /// somebody is told meanwhile.
 pub(super) fn end_leftovers(state: &State) {
     let in_doubt =
-        |run: &&Run| matches!(run.phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
-    let keys = state.runs.values().filter(in_doubt).filter_map(|run| {
-        let spec = run.step().filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
+        |phase: &Phase| matches!(phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
+    let open =
+        state.runs.values().flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
+    let keys = open.filter(|(_, _, phase)| in_doubt(phase)).filter_map(|(run, step, _)| {
+        let spec = run.spec(step).filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
         Some(idempotency_key(run, spec))
     });
     let keys: Vec<String> = keys.collect();
@@ -164,9 +198,29 @@ impl RunLog {
     }
 }
 
-impl Host for RunLog {
-    fn keep<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(std::future::ready(Err("this lidless keeps no handles".to_owned())))
+/// What an attempt at a step may ask of us.
+pub(super) struct RunHost {
+    log: RunLog,
+    of: Attempt,
+    messages: mpsc::WeakSender<Message>,
+}
+
+impl Log for RunHost {
+    fn line(&self, line: &str) {
+        self.log.line(line);
+    }
+}
+
+impl Host for RunHost {
+    fn keep<'a>(&'a self, handle: &'a Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let ending = || "lidless is ending".to_owned();
+            let messages = self.messages.upgrade().ok_or_else(ending)?;
+            let (reply, kept) = oneshot::channel();
+            let keep = Keep { of: self.of, handle: handle.to_string(), reply };
+            messages.send(Message::Keep(keep)).await.map_err(|_| ending())?;
+            kept.await.map_err(|_| ending())?
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
+use lidless_core::pipeline::plan::{Class, Plan, StepCall, StepSpec};
 use lidless_core::spec::{Backoff, PipelineSpec};
 
 use super::super::model::{Confirm, Given, Named, Pipeline, Step, StepExec, Work};
@@ -19,8 +19,9 @@ impl Resolver<'_> {
     pub(super) fn pipeline(&mut self, pipeline: &Named<Pipeline>) -> (PipelineSpec, PipelineSettings) {
         let name = &pipeline.name.value;
         let steps = pipeline.value.steps.iter().filter_map(|step| self.step(step)).collect();
+        let plan = Arc::new(Plan::in_a_row(steps));
         (
-            PipelineSpec { name: name.clone(), steps },
+            PipelineSpec { name: name.clone(), plan, ..PipelineSpec::default() },
             PipelineSettings { name: name.clone(), title: pipeline.value.title.clone() },
         )
     }
@@ -77,6 +78,7 @@ impl Resolver<'_> {
                 Class::Pure | Class::Idempotent => TRIES,
                 Class::OneShot => 0,
             },
+            ..StepSpec::default()
         })
     }
 
