@@ -1,6 +1,7 @@
 //! What does it take to be a step? To act once within a deadline, and to say what became of an attempt in doubt.
 
 pub mod exec;
+pub mod http;
 pub mod leftovers;
 
 mod answer;

@@ -1,10 +1,13 @@
-//! Does a step by command tell the truth about what became of it? With real scripts, right and wrong ones.
+//! Do steps tell the truth about what became of them? With real scripts and servers, right and wrong ones.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod confirm;
+mod http;
+mod http_confirm;
 mod limits;
 mod perform;
+mod server;
 
 use std::fs;
 use std::sync::Mutex;

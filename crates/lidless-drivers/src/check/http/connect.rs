@@ -101,6 +101,11 @@ impl Progress {
         Progress { steps, wire }
     }
 
+    /// Says whether anything of the request may have left this host.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.wire.sent.load(Ordering::Relaxed)
+    }
+
     /// Returns how long each phase took, as far as they got.
     pub(super) fn phases(&self) -> HttpPhases {
         let HttpPhases { dns, connect, tls, body, .. } = self.steps.phases;

@@ -23,8 +23,12 @@ pub use self::judge::StatusWanted;
 pub use self::settings::{HttpSettings, HttpSettingsError, ResolverKind};
 pub use self::tls::{TlsConfigs, TlsSettings};
 
-use self::connect::Progress;
-use self::endpoint::Endpoint;
+pub(crate) use self::connect::Progress;
+pub(crate) use self::endpoint::Endpoint;
+pub(crate) use self::exchange::Audience;
+pub(crate) use self::judge::contains;
+pub(crate) use self::settings::BODY_MAX;
+pub(crate) use super::verdict::Trouble;
 
 use super::verdict;
 use super::{BoxFuture, Check};
