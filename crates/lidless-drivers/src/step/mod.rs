@@ -7,6 +7,7 @@ pub mod leftovers;
 mod answer;
 mod last;
 mod output;
+mod talk;
 mod time;
 
 pub use answer::exact;

@@ -8,8 +8,9 @@ use lidless_drivers::check::http::StatusWanted;
 use lidless_drivers::step::Step;
 use lidless_drivers::step::http::{Expect, HttpConfirmSettings, HttpStep, HttpStepSettings};
 
+use super::http::call;
 use super::server::{Server, Then, answer};
-use super::{Kept, PLENTY, call, shown, shown_found};
+use super::{Kept, PLENTY, shown, shown_found};
 
 fn asking(confirm: HttpConfirmSettings) -> HttpStep {
     let settings =
