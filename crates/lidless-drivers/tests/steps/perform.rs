@@ -13,6 +13,7 @@ fn twice(answer: &str) -> [String; 2] {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the moment that it is told is one of the wall clock")]
 async fn a_step_is_told_what_to_do_and_by_when() {
     let before = SystemTime::now() + Duration::from_secs(3600);
     let script = "import sys, json; call = json.loads(sys.stdin.readline()); assert not sys.stdin.read()\n\
