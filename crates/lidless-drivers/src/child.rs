@@ -8,6 +8,7 @@
 //! A start has to wait for the new process to enter its directory and to load its program, which a dead network mount holds
 //! up for ever: it waits on a thread of its own, once a command at a time. One that comes back late is killed.
 
+mod input;
 mod output;
 
 pub(crate) mod stream;
@@ -23,23 +24,34 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use input::Input;
 use output::{Output, nameless_file};
 
 /// How long a killed command may take to be gone. A process stuck in the kernel takes longer: it is reaped in the background.
 const REAP_MAX: Duration = Duration::from_millis(250);
 
-/// What service managers tell a process about itself. It is meant for us, not for what we run.
-const OURS_ALONE: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// What service managers tell a process about itself, and what a step tells a lidless that it starts. It is meant for us, not
+/// for what we run.
+const OURS_ALONE: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LIDLESS_UNDOES",
+    "LIDLESS_UNDOES_KEY",
+];
 
 /// A command to run.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -178,7 +190,8 @@ pub(crate) async fn run_noted(
     // In this order: what is bound last is dropped first.
     let Started { mut child, mut group } = start_by(started + timeout, spec, streams, note).await?;
     let exit = group.exit().map_err(|err| SpawnError::Watch { program: program(spec), err })?;
-    let mut input = Input { pipe: child.stdin.take(), rest: stdin.unwrap_or_default() };
+    let first = Bytes::copy_from_slice(stdin.unwrap_or_default());
+    let mut input = Input::new(child.stdin.take(), first, None);
     let (mut stdout, mut stderr) = match files {
         None => (
             Output::of_pipe(child.stdout.take(), max_output),
@@ -375,28 +388,5 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// What is still to be written to a command.
-struct Input<'a> {
-    pipe: Option<ChildStdin>,
-    rest: &'a [u8],
-}
-
-impl Input<'_> {
-    /// Writes a piece, and closes the pipe after the last one. Waits for ever once it is closed.
-    async fn write(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return pending().await };
-        if !self.rest.is_empty() {
-            match pipe.write(self.rest).await {
-                Ok(written) if written > 0 => self.rest = &self.rest[written..],
-                // A command that closes its input has read enough: that is its right.
-                Ok(_) | Err(_) => self.rest = &[],
-            }
-        }
-        if self.rest.is_empty() {
-            self.pipe = None;
-        }
     }
 }

@@ -308,6 +308,7 @@ struct Clocks {
 }
 
 impl Clocks {
+    #[expect(clippy::disallowed_methods, reason = "systemd tells some moments by the wall clock alone")]
     fn read(engine: &Clock) -> Clocks {
         let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         Clocks {

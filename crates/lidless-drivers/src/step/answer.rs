@@ -28,7 +28,8 @@ pub(crate) struct Said {
 pub(crate) struct Strict(pub(crate) bool);
 
 impl Strict {
-    fn or(self, class: FailureClass) -> FailureClass {
+    /// Takes a class, unless nobody can vouch for it.
+    pub(crate) fn or(self, class: FailureClass) -> FailureClass {
         if self.0 { FailureClass::Unknown } else { class }
     }
 }
@@ -71,12 +72,17 @@ fn found(ended: &Ended, said: &mut Said, timeout: Duration) -> Result<Found, Str
         0 => {}
         code => return Err(with_words(how(code), said)),
     }
-    let Some(Last { mut object, length }) = last_object(&mut said.stdout)? else {
+    let Some(Last { object, length }) = last_object(&mut said.stdout)? else {
         return Err("its output has no JSON object".to_owned());
     };
     if length > ANSWER_MAX {
         return Err(too_long(length));
     }
+    settle(object)
+}
+
+/// Reads `{"applied": true, "evidence": "..."}`. An `Err` says why it tells nothing.
+pub(super) fn settle(mut object: Map<String, Value>) -> Result<Found, String> {
     match object.get("applied") {
         Some(Value::Bool(true)) => {
             let evidence = evidence(&mut object)?;

@@ -1,8 +1,10 @@
 //! How does a command of the owner's do a step? It gets the call as JSON, and its last JSON object or its exit code is the answer.
 //!
 //! **In.** One JSON object in one line on standard input: `run`, `step`, `attempt`, `idempotency_key`, `deadline` (RFC 3339,
-//! UTC), `inputs` and `outputs`. A shell script needs no JSON: `LIDLESS_RUN`, `LIDLESS_STEP`, `LIDLESS_ATTEMPT` and
-//! `LIDLESS_IDEMPOTENCY_KEY` are in its environment. It need not read its input.
+//! UTC), `inputs` and `outputs`; where there are any `handles`, a list, oldest first; and for a step that takes another back
+//! `undoes`, an object with its `step`, `idempotency_key`, `output` and `handles`. A shell script needs no JSON: `LIDLESS_RUN`,
+//! `LIDLESS_STEP`, `LIDLESS_ATTEMPT`, `LIDLESS_IDEMPOTENCY_KEY` and, to take back, `LIDLESS_UNDOES` and `LIDLESS_UNDOES_KEY` are
+//! in its environment. It need not read its input.
 //!
 //! **Out.** The last JSON object on standard output that begins a line and ends one, in one line or over several:
 //!
@@ -25,6 +27,17 @@
 //! | says nothing, ends with another code | failed, transient; strict: unknown |
 //! | says something of a wrong type, or over 64 KiB | failed, permanent; strict: unknown |
 //! | is killed by a signal, or at the deadline | failed, unknown |
+//! | writes no line for as long as `heartbeat` | killed; failed, unknown |
+//!
+//! **What a failure leaves behind** is killed with it: its process group, and whatever else carries its key, though it left the
+//! group. Who succeeds may leave somebody behind who left the group. The deadline and the heartbeat are monotonic time: only
+//! what the command is told, `deadline`, is a moment of the wall clock.
+//!
+//! **A handle is kept while it works** where the settings say `handles`: its input then stays open after the first line. It
+//! writes `{"handle": ...}`, a signed transaction and its hash say, in a line of its own of at most 64 KiB, and lets the thing
+//! out only after it has read `{"kept": true}`. From then on, whatever happens, `confirm` is told that handle. After
+//! `{"kept": false, "error": "..."}` nothing may leave. Such a line is no answer. Who reads its input to the end would wait for
+//! ever: read a line.
 //!
 //! **Asked whether it took effect**, the `confirm` command gets the same input and answers with one of:
 //!
@@ -36,33 +49,49 @@
 //!
 //! Anything else, any exit code but 0, and an answer without evidence means that nobody knows yet.
 
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::json;
 
 use super::answer::{Said, Strict, find, judge};
+use super::leftovers;
 use super::output::{Lines, Tail};
+use super::talk::talk;
 use super::time::moment_in;
 use super::{Answer, Call, FailureClass, Found, Host, Log, Step};
 use crate::check::BoxFuture;
-use crate::child::stream::{Stream, run_streamed};
+use crate::check::wording::Short;
+use crate::child::stream::{self, Followed, Limits, Stream, run_streamed};
 use crate::child::{CommandSpec, Ended, Leftovers, SpawnError};
 use crate::process::launch::chain;
 
 /// Where a command finds the key of its attempt; by it, too, what an attempt left behind is found.
 pub(super) const KEY_VARIABLE: &str = "LIDLESS_IDEMPOTENCY_KEY";
 
+/// How long what an attempt left behind may take to be gone once it is killed.
+const LEFTOVERS_MAX: Duration = Duration::from_secs(1);
+
+/// How long a handle may take to be kept when the command has ended already.
+const KEEP_MAX: Duration = Duration::from_secs(1);
+
 /// What a step by command runs, and how its failures are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExecStepSettings {
-    /// Does it. What it leaves behind is its own choice: see `Leftovers`.
+    /// Does it. What it leaves behind when it succeeds is its own choice: see `Leftovers`.
     pub command: CommandSpec,
     /// Says whether an attempt took effect. What it leaves behind is killed: it is a question.
     pub confirm: Option<CommandSpec>,
     /// Whether the step must not be done twice (it is confirmable or one-shot): a failure that does not say so itself may have
     /// come after the effect.
     pub strict: bool,
+    /// It must write a line at least this often, on either stream, or it is killed.
+    pub heartbeat: Option<Duration>,
+    /// Whether it may have handles kept while it works. Its input then stays open until its end.
+    pub handles: bool,
 }
 
 /// Runs a command to do a step, and perhaps another to ask what became of it.
@@ -71,6 +100,8 @@ pub struct ExecStep {
     command: CommandSpec,
     confirm: Option<CommandSpec>,
     strict: Strict,
+    heartbeat: Option<Duration>,
+    handles: bool,
 }
 
 impl ExecStep {
@@ -81,6 +112,8 @@ impl ExecStep {
             command: settings.command,
             confirm: settings.confirm.map(ask),
             strict: Strict(settings.strict),
+            heartbeat: settings.heartbeat,
+            handles: settings.handles,
         }
     }
 }
@@ -88,9 +121,31 @@ impl ExecStep {
 impl Step for ExecStep {
     fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, host: &'a dyn Host) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            match run(&self.command, call, timeout, host).await {
-                Ok((ended, said)) => judge(&ended, said, self.strict, timeout),
+            // Before the attempt, so that it is dropped after it: the group is killed first.
+            let mut leftovers = Carriers::of(call);
+            let limits = Limits { timeout, heartbeat: self.heartbeat };
+            let answer = match run(&self.command, call, limits, host, self.handles.then_some(host)).await {
+                Ok(Ran { was_silent: true, .. }) => {
+                    let silence = Short(self.heartbeat.unwrap_or_default());
+                    let error = format!("no sign of life for {silence}");
+                    Answer::Failed { error, class: FailureClass::Unknown }
+                }
+                Ok(Ran { ended, said, was_silent: false }) => judge(&ended, said, self.strict, timeout),
                 Err(err) => Answer::Failed { error: chain(&err), class: class_of(&err) },
+            };
+            match answer {
+                applied @ Answer::Applied { .. } => {
+                    leftovers.spare();
+                    applied
+                }
+                Answer::Failed { error, class } => match leftovers.end().await[..] {
+                    [] => Answer::Failed { error, class },
+                    [pid, ..] => {
+                        let error =
+                            format!("{error}; process {pid} of it cannot be ended, and may still do it");
+                        Answer::Failed { error, class: FailureClass::Unknown }
+                    }
+                },
             }
         })
     }
@@ -101,8 +156,8 @@ impl Step for ExecStep {
             let Some(command) = &self.confirm else {
                 return unknown("it has no command that could tell".to_owned());
             };
-            match run(command, call, timeout, log).await {
-                Ok((ended, said)) => find(&ended, said, timeout),
+            match run(command, call, Limits { timeout, heartbeat: None }, log, None).await {
+                Ok(Ran { ended, said, .. }) => find(&ended, said, timeout),
                 Err(err) => unknown(chain(&err)),
             }
         })
@@ -132,22 +187,88 @@ fn class_of(err: &SpawnError) -> FailureClass {
     }
 }
 
+/// How a command ended, and what it said.
+struct Ran {
+    ended: Ended,
+    said: Said,
+    was_silent: bool,
+}
+
+/// Runs a command; with `keeper`, it may have handles kept.
 async fn run(
     command: &CommandSpec,
     call: &Call,
-    timeout: Duration,
+    limits: Limits,
     log: &dyn Log,
-) -> Result<(Ended, Said), SpawnError> {
+    keeper: Option<&dyn Host>,
+) -> Result<Ran, SpawnError> {
     let command = introduced(command, call);
-    let question = question(call, timeout);
+    let first = question(call, limits.timeout).into();
     let mut stdout = Tail::default();
     let mut lines = Lines::new(log);
-    let ended = run_streamed(&command, question.as_bytes(), timeout, |stream, piece| match stream {
-        Stream::Stdout => stdout.push(piece),
-        Stream::Stderr => lines.push(piece),
-    })
-    .await?;
-    Ok((ended, Said { stdout, complaint: lines.end() }))
+    let Followed { ended, was_silent } = match keeper {
+        None => {
+            run_streamed(&command, stream::Said { first, more: None }, limits, |stream, piece| match stream {
+                Stream::Stdout => stdout.push(piece),
+                Stream::Stderr => lines.push(piece),
+            })
+            .await?
+        }
+        Some(host) => {
+            let (mut handles, keeper, more) = talk(host);
+            let mut keeping = pin!(keeper.keep_all());
+            let said = stream::Said { first, more: Some(more) };
+            let running = run_streamed(&command, said, limits, |stream, piece| match stream {
+                Stream::Stdout => handles.push(piece, &mut stdout),
+                Stream::Stderr => lines.push(piece),
+            });
+            let beside = async {
+                keeping.as_mut().await;
+                pending::<Infallible>().await
+            };
+            let followed = tokio::select! {
+                followed = running => followed?,
+                never = beside => match never {},
+            };
+            handles.end(&mut stdout);
+            // Its last handle may name what it did just before it died.
+            if tokio::time::timeout(KEEP_MAX, keeping).await.is_err() {
+                log.line("a handle could not be kept in time");
+            }
+            followed
+        }
+    };
+    Ok(Ran { ended, said: Said { stdout, complaint: lines.end() }, was_silent })
+}
+
+/// What carries the key of an attempt. Dropped, it is killed.
+struct Carriers {
+    keys: Vec<String>,
+}
+
+impl Carriers {
+    fn of(call: &Call) -> Self {
+        Carriers { keys: vec![call.idempotency_key.clone()] }
+    }
+
+    /// Lets it live.
+    fn spare(&mut self) {
+        self.keys.clear();
+    }
+
+    /// Ends it, and returns the pids of what cannot be ended.
+    async fn end(&mut self) -> Vec<i32> {
+        let keys = std::mem::take(&mut self.keys);
+        // It fails only where the runtime shuts down.
+        let ending = tokio::task::spawn_blocking(move || leftovers::end(&keys, LEFTOVERS_MAX));
+        ending.await.unwrap_or_default()
+    }
+}
+
+impl Drop for Carriers {
+    fn drop(&mut self) {
+        leftovers::kill_all(&self.keys);
+    }
 }
 
 /// Returns the command with what a shell script wants to know in its environment.
@@ -159,13 +280,16 @@ fn introduced(command: &CommandSpec, call: &Call) -> CommandSpec {
         ("LIDLESS_ATTEMPT", call.attempt.to_string()),
         (KEY_VARIABLE, call.idempotency_key.clone()),
     ];
-    command.env.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+    let undoes = call.undoes.iter().flat_map(|undoes| {
+        [("LIDLESS_UNDOES", undoes.step.clone()), ("LIDLESS_UNDOES_KEY", undoes.idempotency_key.clone())]
+    });
+    command.env.extend(ours.into_iter().chain(undoes).map(|(name, value)| (name.to_owned(), value)));
     command
 }
 
 /// Returns the call in one line, so that a shell script can `read` it.
 fn question(call: &Call, timeout: Duration) -> String {
-    let call = json!({
+    let mut question = json!({
         "run": call.run,
         "step": call.step,
         "attempt": call.attempt,
@@ -174,5 +298,16 @@ fn question(call: &Call, timeout: Duration) -> String {
         "inputs": call.inputs,
         "outputs": call.outputs,
     });
-    format!("{call}\n")
+    if !call.handles.is_empty() {
+        question["handles"] = json!(call.handles);
+    }
+    if let Some(undoes) = &call.undoes {
+        question["undoes"] = json!({
+            "step": undoes.step,
+            "idempotency_key": undoes.idempotency_key,
+            "output": undoes.output,
+            "handles": undoes.handles,
+        });
+    }
+    format!("{question}\n")
 }

@@ -1,8 +1,8 @@
-//! What of an attempt still runs after lidless has died? It is ended before anybody asks whether the attempt took effect.
+//! What of an attempt still runs after it has failed? It is ended before anybody asks whether the attempt took effect.
 //!
-//! A command outlives a killed lidless, and could take effect after somebody was told that it had not. Each carries its
-//! idempotency key in its environment, and so does what it started: that is how it is found, also by a lidless that died
-//! before it could write down a pid.
+//! A command outlives a killed lidless, and what leaves its process group (`setsid`) outlives the command; either could take
+//! effect after somebody was told that it had not. Each carries its idempotency key in its environment, and so does what it
+//! started: that is how it is found, also by a lidless that died before it could write down a pid.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 ///
 /// Blocks: to be called before there is anything that could be held up.
 pub fn end(keys: &[String], patience: Duration) -> Vec<i32> {
-    let marks: Vec<String> = keys.iter().map(|key| format!("{KEY_VARIABLE}={key}")).collect();
+    let marks = marks(keys);
     let deadline = Instant::now() + patience;
     loop {
         let left = carriers(&marks);
@@ -30,6 +30,19 @@ pub fn end(keys: &[String], patience: Duration) -> Vec<i32> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Kills whatever carries one of the keys, once, and waits for nobody.
+pub(super) fn kill_all(keys: &[String]) {
+    let marks = marks(keys);
+    for pid in carriers(&marks) {
+        kill(pid, &marks);
+    }
+}
+
+fn marks(keys: &[String]) -> Vec<String> {
+    let keys = keys.iter().filter(|key| !key.is_empty());
+    keys.map(|key| format!("{KEY_VARIABLE}={key}")).collect()
 }
 
 /// The processes whose environment has one of the marks. A zombie has none any more.

@@ -1,12 +1,14 @@
 //! What does it take to be a step? To act once within a deadline, and to say what became of an attempt in doubt.
 
 pub mod exec;
+pub mod http;
 pub mod leftovers;
 pub mod when;
 
 mod answer;
 mod last;
 mod output;
+mod talk;
 mod time;
 
 pub use answer::exact;

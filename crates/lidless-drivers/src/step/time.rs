@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MILLIS_MAX: u128 = 253_402_300_799_999;
 
 /// Returns the moment that is `ahead` from now, in RFC 3339 and UTC: "2026-02-28T23:59:59.250Z".
+#[expect(clippy::disallowed_methods, reason = "a moment that others can read is one of the wall clock")]
 pub(crate) fn moment_in(ahead: Duration) -> String {
     // A clock before 1970 is not set at all: there is no right answer.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

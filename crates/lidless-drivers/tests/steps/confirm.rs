@@ -6,10 +6,10 @@ use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::Step;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
 
-use super::{Kept, PLENTY, call, sh, shown_found, step};
+use super::{Kept, PLENTY, call, settings, sh, shown_found, step};
 
 fn asking(confirm: CommandSpec) -> ExecStep {
-    ExecStep::new(ExecStepSettings { command: sh("exit 1"), confirm: Some(confirm), strict: true })
+    ExecStep::new(ExecStepSettings { confirm: Some(confirm), ..settings(sh("exit 1"), true) })
 }
 
 async fn confirm(script: &str) -> String {
@@ -92,13 +92,14 @@ async fn a_question_that_takes_too_long_or_cannot_be_asked_tells_nothing() {
 
 #[tokio::test]
 async fn it_is_asked_with_the_same_call() {
-    let script = r#"read -r call; case $call in *'"idempotency_key":"k-7f"'*) ;; *) exit 1;; esac
+    let call = call();
+    let script = r#"read -r call; case $call in *"\"idempotency_key\":\"$LIDLESS_IDEMPOTENCY_KEY\""*) ;; *) exit 1;; esac
         echo "asking about $LIDLESS_IDEMPOTENCY_KEY" >&2
         echo '{"applied":true,"evidence":"seen"}'"#;
     let log = Kept::default();
-    let found = asking(sh(script)).confirm(&call(), PLENTY, &log).await;
+    let found = asking(sh(script)).confirm(&call, PLENTY, &log).await;
     assert_eq!(shown_found(&found), "applied {}: seen");
-    assert_eq!(log.lines(), ["asking about k-7f"]);
+    assert_eq!(log.lines(), [format!("asking about {}", call.idempotency_key)]);
     assert!(asking(sh(script)).can_confirm());
 }
 

@@ -5,11 +5,13 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use lidless_drivers::child::{CommandSpec, Leftovers};
-use lidless_drivers::step::Step;
+use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
+use lidless_drivers::step::{Call, Step};
 use proptest::prelude::*;
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Kept, PLENTY, call, count, eventually, perform, python, sh, shown, step};
+use super::{Kept, PLENTY, call, count, eventually, perform, python, settings, sh, shown, step};
 
 /// The most memory that we ever had, in KiB.
 fn memory_peak() -> u64 {
@@ -51,6 +53,141 @@ async fn a_fork_bomb_is_killed_with_its_group() {
     assert_eq!(shown(&answer), "unknown: not done within 5 s");
     assert!(log.has("forked") && seen >= 200, "only {seen} were there");
     eventually("all are gone", || count(&marker) == 0).await;
+}
+
+/// Leaves so many sleepers, each in a session of its own and nobody's child any more; then says so and goes on.
+fn runaways(marker: &str, count: usize, then: &str) -> CommandSpec {
+    sh(&format!("for i in $(seq {count}); do (setsid sleep {marker} &) ; done; echo gone >&2; {then}"))
+}
+
+#[tokio::test]
+async fn who_leaves_the_group_is_ended_at_the_deadline() {
+    let marker = format!("1005.{}", std::process::id());
+    let step = step(runaways(&marker, 50, "sleep 1000"), true);
+    let (call, log) = (call(), Kept::default());
+    let mut attempt = step.perform(&call, Duration::from_secs(5), &log);
+    let mut seen = 0;
+    let answer = loop {
+        tokio::select! {
+            answer = &mut attempt => break answer,
+            // tidy-allow: between two looks at a condition
+            () = tokio::time::sleep(Duration::from_millis(50)), if seen < 51 => seen = seen.max(count(&marker)),
+        }
+    };
+    // At once, and not only soon: somebody is asked next whether it took effect.
+    assert_eq!((shown(&answer), count(&marker)), ("unknown: not done within 5 s".to_owned(), 0));
+    assert!(log.has("gone") && seen >= 51, "only {seen} were there");
+}
+
+#[tokio::test]
+async fn who_leaves_the_group_is_ended_when_the_step_fails_and_stays_when_it_succeeds() {
+    let marker = format!("1006.{}", std::process::id());
+    for (then, answer) in [
+        ("exit 1", "unknown: gone"),
+        ("kill -KILL $$", "unknown: ended by signal 9"),
+        (r#"echo '{"ok":false,"error":"no"}'"#, "transient: no"),
+    ] {
+        assert_eq!(perform(runaways(&marker, 5, then), true).await, answer);
+        assert_eq!(count(&marker), 0, "{then}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid").display().to_string();
+    let stays = format!(
+        "(setsid sh -c 'echo $$ > {pid}; exec sleep {marker}' &); while ! test -s {pid}; do sleep 0.01; done; cat {pid}"
+    );
+    let answer = perform(sh(&stays), true).await;
+    eventually("it sleeps", || count(&format!("sleep\0{marker}")) == 1).await;
+    let pid = answer.trim_start_matches("applied {\"text\":\"").trim_end_matches("\"}");
+    assert_eq!(perform(sh(&format!("kill -KILL {pid}")), true).await, "applied {}");
+    eventually("nobody is there", || count(&marker) == 0).await;
+}
+
+#[tokio::test]
+async fn who_leaves_the_group_is_ended_when_the_step_is_given_up() {
+    let marker = format!("1007.{}", std::process::id());
+    let step = step(runaways(&marker, 5, "sleep 1000"), true);
+    let (call, log) = (call(), Kept::default());
+    let mut attempt = step.perform(&call, PLENTY, &log);
+    while count(&marker) < 6 {
+        tokio::select! {
+            answer = &mut attempt => panic!("ended by itself: {answer:?}"),
+            // tidy-allow: between two looks at a condition
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    drop(attempt);
+    eventually("all are gone", || count(&marker) == 0).await;
+}
+
+fn beating(script: &str, every: Duration) -> ExecStep {
+    ExecStep::new(ExecStepSettings { heartbeat: Some(every), ..settings(sh(script), false) })
+}
+
+#[tokio::test]
+async fn a_step_without_a_sign_of_life_is_killed() {
+    let marker = format!("1008.{}", std::process::id());
+    let every = Duration::from_millis(500);
+    for script in ["", "echo begun;", "echo begun >&2; echo begun;", "while printf x; do sleep 0.1; done;"] {
+        let begun = Instant::now();
+        let step = beating(&format!("{script} sleep {marker} & sleep {marker}"), every);
+        let answer = step.perform(&call(), PLENTY, &Kept::default()).await;
+        assert_eq!(shown(&answer), "unknown: no sign of life for 500 ms", "{script}");
+        assert!(begun.elapsed() >= every, "ended early: {:?}", begun.elapsed());
+        eventually("nobody is left", || count(&marker) == 0).await;
+    }
+    // The deadline stands above it.
+    let step = beating("while echo x; do sleep 0.1; done", every);
+    let answer = step.perform(&call(), Duration::from_secs(1), &Kept::default()).await;
+    assert_eq!(shown(&answer), "unknown: not done within 1 s");
+}
+
+#[tokio::test]
+async fn a_step_that_writes_lines_lives() {
+    // Longer than the heartbeat in all, on either stream; the silence at the beginning and at the end counts, too.
+    let every = Duration::from_secs(2);
+    let script =
+        "for i in 1 2 3 4 5; do sleep 0.3; echo $i; sleep 0.3; echo $i >&2; done; echo '{\"ok\":true}'";
+    let answer = beating(script, every).perform(&call(), PLENTY, &Kept::default()).await;
+    assert_eq!(shown(&answer), "applied {}");
+}
+
+#[tokio::test]
+async fn a_step_may_close_its_streams_and_work_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = dir.path().join("done");
+    let script = |end: &str| format!("exec <&- >&- 2>&-; sleep 0.3; echo > {}; {end}", done.display());
+    assert_eq!(perform(sh(&script("exit 0")), true).await, "applied {}");
+    assert!(done.exists());
+    assert_eq!(perform(sh(&script("exit 3")), true).await, "unknown: exit code 3");
+    let early = r#"echo '{"ok":true,"output":{"n":7}}'; exec >&-; sleep 0.3"#;
+    assert_eq!(perform(sh(early), true).await, r#"applied {"n":7}"#);
+    // With its input closed, a question of a megabyte is for nobody.
+    let call = Call { inputs: json!({ "much": "x".repeat(1_000_000) }), ..call() };
+    let deaf = step(sh("exec <&-; sleep 0.3; exec >&-; exit 3"), false);
+    let answer = deaf.perform(&call, PLENTY, &Kept::default()).await;
+    assert_eq!(shown(&answer), "transient: exit code 3");
+}
+
+#[tokio::test]
+async fn garbage_is_survived_and_shown_as_text() {
+    let log = Kept::default();
+    let script = "head -c 3000000 /dev/urandom; head -c 3000000 /dev/urandom >&2; echo; echo '{\"ok\":true}'";
+    let answer = step(sh(script), true).perform(&call(), PLENTY, &log).await;
+    assert_eq!(shown(&answer), "applied {}");
+    assert!(log.lines().iter().all(|line| line.len() <= 4096 && !line.contains(char::is_control)));
+    let answer = perform(sh("head -c 3000000 /dev/urandom; exit 1"), true).await;
+    assert!(answer.starts_with("unknown: ") && !answer.contains(char::is_control), "{answer}");
+}
+
+#[tokio::test]
+async fn a_line_of_ten_megabytes_is_one_line_of_four_kibibytes() {
+    let before = memory_peak();
+    let log = Kept::default();
+    let script = "head -c 10000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo end >&2; exit 1";
+    let answer = step(sh(script), true).perform(&call(), PLENTY, &log).await;
+    assert_eq!(shown(&answer), format!("unknown: {}", "x".repeat(300)));
+    assert_eq!(log.lines(), ["x".repeat(4096), "end".to_owned()]);
+    assert!(memory_peak() - before < 8 * 1024);
 }
 
 #[tokio::test]

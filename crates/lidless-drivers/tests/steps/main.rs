@@ -1,13 +1,18 @@
-//! Does a step by command tell the truth about what became of it? With real scripts, right and wrong ones.
+//! Do steps tell the truth about what became of them? With real scripts and servers, right and wrong ones.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod confirm;
+mod http;
+mod http_confirm;
 mod limits;
 mod perform;
+mod server;
+mod talk;
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
@@ -28,16 +33,23 @@ fn python(script: &str) -> CommandSpec {
 }
 
 fn step(command: CommandSpec, strict: bool) -> ExecStep {
-    ExecStep::new(ExecStepSettings { command, confirm: None, strict })
+    ExecStep::new(settings(command, strict))
 }
 
+fn settings(command: CommandSpec, strict: bool) -> ExecStepSettings {
+    ExecStepSettings { command, confirm: None, strict, heartbeat: None, handles: false }
+}
+
+/// Returns a call with a key of its own: what carries the key of an attempt that failed is killed, whoever has started it.
 fn call() -> Call {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let number = CALLS.fetch_add(1, Ordering::Relaxed);
     Call {
         run: "run-7".to_owned(),
         pipeline: "payout".to_owned(),
         step: "send".to_owned(),
         attempt: 2,
-        idempotency_key: "k-7f".to_owned(),
+        idempotency_key: format!("k-{}-{number}", std::process::id()),
         inputs: json!({ "to": "alice" }),
         outputs: json!({ "quote": { "price": 7 } }),
         handles: Vec::new(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use lidless_drivers::child::CommandSpec;
-use lidless_drivers::step::Step;
+use lidless_drivers::step::{Call, Step, Undoes};
 use serde_json::{Value, json};
 
 use super::{Kept, PLENTY, both, call, perform, python, sh, shown, step};
@@ -13,19 +13,20 @@ fn twice(answer: &str) -> [String; 2] {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the moment that it is told is one of the wall clock")]
 async fn a_step_is_told_what_to_do_and_by_when() {
     let before = SystemTime::now() + Duration::from_secs(3600);
     let script = "import sys, json; call = json.loads(sys.stdin.readline()); assert not sys.stdin.read()\n\
                   print(json.dumps({'ok': True, 'output': call}))";
-    let answer =
-        step(python(script), true).perform(&call(), Duration::from_secs(3600), &Kept::default()).await;
+    let call = call();
+    let answer = step(python(script), true).perform(&call, Duration::from_secs(3600), &Kept::default()).await;
     let shown = shown(&answer);
     let mut told: Value = serde_json::from_str(shown.strip_prefix("applied ").expect(&shown)).unwrap();
     let deadline = told.as_object_mut().unwrap().remove("deadline").unwrap();
     assert_eq!(
         told,
         json!({
-            "run": "run-7", "step": "send", "attempt": 2, "idempotency_key": "k-7f",
+            "run": "run-7", "step": "send", "attempt": 2, "idempotency_key": call.idempotency_key,
             "inputs": { "to": "alice" }, "outputs": { "quote": { "price": 7 } },
         })
     );
@@ -48,9 +49,41 @@ async fn a_shell_script_needs_no_json() {
     let mut command = sh(script);
     command.env.insert("COLOUR".to_owned(), "green".to_owned());
     command.env.insert("LIDLESS_STEP".to_owned(), "forged".to_owned());
-    assert_eq!(perform(command, true).await, r#"applied {"text":"run-7 send 2 k-7f green"}"#);
+    let call = call();
+    let answer = step(command, true).perform(&call, PLENTY, &Kept::default()).await;
+    let key = &call.idempotency_key;
+    assert_eq!(shown(&answer), format!(r#"applied {{"text":"run-7 send 2 {key} green"}}"#));
     let read = "read -r line; case $line in *'\"attempt\":2'*) ;; *) exit 1;; esac";
     assert_eq!(perform(sh(read), true).await, "applied {}");
+}
+
+#[tokio::test]
+async fn a_step_that_takes_back_is_told_what() {
+    let script = "import sys, json, os; call = json.loads(sys.stdin.readline())\n\
+                  print(json.dumps({'handles': call['handles'], 'undoes': call['undoes'], 'env': [\
+                  os.environ['LIDLESS_UNDOES'], os.environ['LIDLESS_UNDOES_KEY']]}))";
+    let call = Call {
+        handles: vec![json!("0xabc"), json!({ "nonce": 7 })],
+        undoes: Some(Undoes {
+            step: "send".to_owned(),
+            idempotency_key: "k-1".to_owned(),
+            output: json!({ "id": 9 }),
+            handles: vec![json!("0xdef")],
+        }),
+        ..call()
+    };
+    let answer = step(python(script), true).perform(&call, PLENTY, &Kept::default()).await;
+    let told: Value = serde_json::from_str(shown(&answer).strip_prefix("applied ").unwrap()).unwrap();
+    assert_eq!(
+        told,
+        json!({
+            "handles": ["0xabc", { "nonce": 7 }],
+            "undoes": { "step": "send", "idempotency_key": "k-1", "output": { "id": 9 }, "handles": ["0xdef"] },
+            "env": ["send", "k-1"],
+        })
+    );
+    let nothing = "echo ${LIDLESS_UNDOES-none} ${LIDLESS_UNDOES_KEY-none}";
+    assert_eq!(perform(sh(nothing), true).await, r#"applied {"text":"none none"}"#);
 }
 
 #[tokio::test]

@@ -72,6 +72,8 @@ fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
         confirm: settings.confirm.clone().map(command),
         // Who cannot simply do it again must not take a failure for "nothing happened".
         strict: matches!(class, Class::Confirmable | Class::OneShot),
+        heartbeat: None,
+        handles: false,
     })))
 }
 

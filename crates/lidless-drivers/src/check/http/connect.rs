@@ -1,6 +1,6 @@
 //! How far did a probe get, and when? The phases of one probe, and the words for one that did not end in time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lidless_core::check::FailureKind;
@@ -36,9 +36,9 @@ enum Stage {
 
 /// How far a probe got. Lives outside the probe's deadline, so that it can tell what the deadline cut.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     pub(super) steps: Steps,
-    pub(super) first_byte: FirstByte,
+    pub(super) wire: Wire,
 }
 
 /// What a probe has behind it.
@@ -53,24 +53,32 @@ pub(super) struct Steps {
     body_length: Option<u64>,
 }
 
-/// When the first byte of an answer came.
+/// What passed over the wire.
 #[derive(Debug)]
-pub(super) struct FirstByte {
+pub(super) struct Wire {
     started: Instant,
-    /// Nanoseconds from the start, at least one; zero: not yet. Atomic only so that the probe's future is `Send`.
+    /// Whether anything of the request may have left.
+    sent: AtomicBool,
+    /// When the first byte of the answer came, in nanoseconds from the start, at least one; zero: not yet. Atomic only so that
+    /// the probe's future is `Send`.
     after_nanos: AtomicU64,
 }
 
-impl FirstByte {
+impl Wire {
+    /// Notes that bytes are about to leave.
+    pub(super) fn note_sent(&self) {
+        self.sent.store(true, Ordering::Relaxed);
+    }
+
     /// Notes that bytes came.
-    pub(super) fn note(&self) {
+    pub(super) fn note_received(&self) {
         if self.after_nanos.load(Ordering::Relaxed) == 0 {
             let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
             self.after_nanos.store(nanos, Ordering::Relaxed);
         }
     }
 
-    fn get(&self) -> Option<Duration> {
+    fn first_byte(&self) -> Option<Duration> {
         match self.after_nanos.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
@@ -79,7 +87,7 @@ impl FirstByte {
 }
 
 impl Progress {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let started = Instant::now();
         let steps = Steps {
             started,
@@ -89,23 +97,29 @@ impl Progress {
             body_read: 0,
             body_length: None,
         };
-        Progress { steps, first_byte: FirstByte { started, after_nanos: AtomicU64::new(0) } }
+        let wire = Wire { started, sent: AtomicBool::new(false), after_nanos: AtomicU64::new(0) };
+        Progress { steps, wire }
+    }
+
+    /// Says whether anything of the request may have left this host.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.wire.sent.load(Ordering::Relaxed)
     }
 
     /// Returns how long each phase took, as far as they got.
     pub(super) fn phases(&self) -> HttpPhases {
         let HttpPhases { dns, connect, tls, body, .. } = self.steps.phases;
-        let first_byte = self.first_byte.get().map(|after| after.saturating_sub(self.steps.mark));
+        let first_byte = self.wire.first_byte().map(|after| after.saturating_sub(self.steps.mark));
         // Until here, `body` holds the time from the start: the tap alone knows when the body could begin.
-        let body = body.map(|end| end.saturating_sub(self.first_byte.get().unwrap_or(self.steps.mark)));
+        let body = body.map(|end| end.saturating_sub(self.wire.first_byte().unwrap_or(self.steps.mark)));
         HttpPhases { dns, connect, tls, first_byte, body }
     }
 
     /// Says what was still missing when the deadline came.
-    pub(super) fn overdue(&self, timeout: Duration) -> Trouble {
+    pub(crate) fn overdue(&self, timeout: Duration) -> Trouble {
         let Steps { stage, phases, body_read, body_length, .. } = &self.steps;
         let (timeout, connect) = (Short(timeout), Short(phases.connect.unwrap_or_default()));
-        let detail = match (stage, self.first_byte.get(), body_length) {
+        let detail = match (stage, self.wire.first_byte(), body_length) {
             // The target was not asked yet: its name server's failure is not its own.
             (Stage::Name, _, _) => return Trouble::ours(format!("name not resolved within {timeout}")),
             (Stage::Connection, _, _) => format!("no connection within {timeout}"),

@@ -7,36 +7,47 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Request;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection};
 use hyper::rt::{Read, Write};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Wanted;
-use super::connect::{FirstByte, Progress};
+use super::connect::{Progress, Wire};
 use super::judge;
 use crate::check::verdict::Trouble;
 
 /// The longest header that is read, and the largest chunk of body. Memory is taken as it is filled, from 8 KiB.
 const BUFFER_MAX: usize = 64 * 1024;
 
-/// Sends the request over a connection, and reads and judges the answer.
+/// Hears an answer as it comes.
+pub(crate) trait Audience {
+    /// Takes its status and headers. An `Err` ends the exchange.
+    fn head(&mut self, head: &Response<Incoming>) -> Result<(), Trouble>;
+
+    /// Says whether no more of the body is wanted.
+    fn is_full(&self) -> bool;
+
+    /// Takes the next piece of the body.
+    fn take(&mut self, data: &[u8]);
+}
+
+/// Sends the request over a connection, and lets somebody hear the answer.
 ///
 /// Neither half is spawned: when the probe's deadline drops this future, the connection is gone with it.
 pub(super) async fn exchange<S>(
     stream: S,
     request: Request<Full<Bytes>>,
-    wanted: &Wanted,
+    audience: &mut impl Audience,
     progress: &mut Progress,
 ) -> Result<(), Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Progress { steps, first_byte } = progress;
+    let Progress { steps, wire } = progress;
     steps.asked();
-    let stream = TokioIo::new(Tap { stream, first_byte });
+    let stream = TokioIo::new(Tap { stream, wire });
     let handshake = http1::Builder::new().max_buf_size(BUFFER_MAX).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(|err| judge::broken(&err))?;
     let mut line = Line { connection, ended: false };
@@ -50,25 +61,24 @@ where
         .await
         .map_err(|err| judge::broken(&err))?
     };
-    wanted.status.judge(response.status().as_u16())?;
+    audience.head(&response)?;
 
     let mut body = response.into_body();
     steps.answered(body.size_hint().exact());
-    let mut reader = wanted.body_reader();
-    while !reader.is_full() && !body.is_end_stream() {
+    while !audience.is_full() && !body.is_end_stream() {
         match poll_fn(|cx| line.poll_frame(&mut body, cx)).await {
             Some(Ok(frame)) => {
                 // Trailers are of no interest.
                 let Ok(data) = frame.into_data() else { continue };
                 steps.received(data.len());
-                reader.take(&data);
+                audience.take(&data);
             }
             Some(Err(err)) => return Err(judge::broken(&err)),
             None => break,
         }
     }
     steps.complete();
-    reader.judge()
+    Ok(())
     // The sender lives until here: without it, hyper would hang up before the body is read.
 }
 
@@ -102,10 +112,10 @@ impl<T: Read + Write + Unpin> Line<T> {
     }
 }
 
-/// Notes when the first byte passes, and keeps hyper from saying farewell.
+/// Notes when the first bytes pass, and keeps hyper from saying farewell.
 struct Tap<'a, S> {
     stream: S,
-    first_byte: &'a FirstByte,
+    wire: &'a Wire,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tap<'_, S> {
@@ -117,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<'_, S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.first_byte.note();
+            self.wire.note_received();
         }
         polled
     }
@@ -125,6 +135,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<'_, S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Before it is tried: a TLS stream may have sent a part of what it then fails to send.
+        self.wire.note_sent();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -147,6 +159,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<'_, S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.wire.note_sent();
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 }

@@ -5,9 +5,12 @@ use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
 
+use hyper::Response;
+use hyper::body::Incoming;
 use lidless_core::check::FailureKind;
 
 use super::Wanted;
+use super::exchange::Audience;
 use crate::check::verdict::Trouble;
 use crate::check::wording::Bytes;
 
@@ -22,12 +25,16 @@ pub enum StatusWanted {
 }
 
 impl StatusWanted {
-    pub(super) fn judge(&self, status: u16) -> Result<(), Trouble> {
-        let good = match self {
+    /// Says whether a status passes.
+    pub(crate) fn holds(&self, status: u16) -> bool {
+        match self {
             StatusWanted::Below400 => status < 400,
             StatusWanted::Within(ranges) => ranges.iter().any(|range| range.contains(&status)),
-        };
-        if good {
+        }
+    }
+
+    fn judge(&self, status: u16) -> Result<(), Trouble> {
+        if self.holds(status) {
             return Ok(());
         }
         Err(Trouble::target(FailureKind::Status, format!("status {status}, wanted {self}")))
@@ -65,23 +72,29 @@ impl Wanted {
     }
 }
 
-impl BodyReader<'_> {
-    /// Says whether the limit is reached: an endless body is an answer too, once that much of it came in time.
-    pub(super) fn is_full(&self) -> bool {
+impl Audience for BodyReader<'_> {
+    fn head(&mut self, head: &Response<Incoming>) -> Result<(), Trouble> {
+        self.wanted.status.judge(head.status().as_u16())
+    }
+
+    /// An endless body is an answer too, once that much of it came in time.
+    fn is_full(&self) -> bool {
         self.read >= self.wanted.body_max
     }
 
-    pub(super) fn take(&mut self, data: &[u8]) {
+    fn take(&mut self, data: &[u8]) {
         if self.wanted.contains.is_some() {
             let room = self.wanted.body_max.saturating_sub(self.read);
             self.kept.extend_from_slice(&data[..data.len().min(room)]);
         }
         self.read = self.read.saturating_add(data.len());
     }
+}
 
+impl BodyReader<'_> {
     pub(super) fn judge(&self) -> Result<(), Trouble> {
         let Some(needle) = &self.wanted.contains else { return Ok(()) };
-        if needle.is_empty() || self.kept.windows(needle.len()).any(|window| window == &**needle) {
+        if contains(&self.kept, needle) {
             return Ok(());
         }
         let needle = String::from_utf8_lossy(needle);
@@ -92,6 +105,11 @@ impl BodyReader<'_> {
         };
         Err(Trouble::target(FailureKind::Content, detail))
     }
+}
+
+/// Says whether a body contains a text.
+pub(crate) fn contains(body: &[u8], needle: &[u8]) -> bool {
+    needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Judges an exchange that broke off.

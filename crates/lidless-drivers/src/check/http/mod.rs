@@ -4,6 +4,7 @@
 //! prepared is prepared once, so that ten thousand targets a second cost little more than their packets.
 
 mod connect;
+mod endpoint;
 mod exchange;
 mod judge;
 mod settings;
@@ -16,24 +17,26 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use lidless_core::check::CheckOutcome;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 pub use self::connect::HttpPhases;
 pub use self::judge::StatusWanted;
 pub use self::settings::{HttpSettings, HttpSettingsError, ResolverKind};
 pub use self::tls::{TlsConfigs, TlsSettings};
 
-use self::connect::Progress;
-use super::reach::{self, Target};
-use super::verdict::{self, Trouble};
+pub(crate) use self::connect::Progress;
+pub(crate) use self::endpoint::Endpoint;
+pub(crate) use self::exchange::Audience;
+pub(crate) use self::judge::contains;
+pub(crate) use self::settings::BODY_MAX;
+pub(crate) use super::verdict::Trouble;
+
+use super::verdict;
 use super::{BoxFuture, Check};
 
 /// Asks whether a URL answers as it should.
 pub struct HttpCheck {
     url: String,
-    target: Target,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    endpoint: Endpoint,
     request: Request<Full<Bytes>>,
     wanted: Wanted,
 }
@@ -67,30 +70,13 @@ impl HttpCheck {
     /// Asks once, and says how long each phase took. Ends within `timeout`.
     pub async fn probe_detailed(&self, timeout: Duration) -> (CheckOutcome, HttpPhases) {
         let mut progress = Progress::start();
-        let found = match tokio::time::timeout(timeout, self.ask(&mut progress, timeout)).await {
-            Ok(found) => found,
+        let mut reader = self.wanted.body_reader();
+        let asking = self.endpoint.ask(self.request.clone(), &mut reader, &mut progress, timeout);
+        let found = match tokio::time::timeout(timeout, asking).await {
+            Ok(found) => found.and_then(|()| reader.judge()),
             Err(_) => Err(progress.overdue(timeout)),
         };
         (verdict::conclude(found, progress.steps.started.elapsed(), timeout), progress.phases())
-    }
-
-    async fn ask(&self, progress: &mut Progress, timeout: Duration) -> Result<(), Trouble> {
-        let addresses = self.target.addresses().await?;
-        progress.steps.resolved(self.target.is_named());
-        let stream = reach::connect(&addresses, progress.steps.started, timeout).await?;
-        progress.steps.connected();
-        match &self.tls {
-            None => exchange::exchange(stream, self.request.clone(), &self.wanted, progress).await,
-            // On the heap: a TLS stream is large, and the plain probe should not pay for it.
-            Some((connector, name)) => {
-                Box::pin(async {
-                    let stream = tls::handshake(connector, name, stream).await?;
-                    progress.steps.secured();
-                    exchange::exchange(stream, self.request.clone(), &self.wanted, progress).await
-                })
-                .await
-            }
-        }
     }
 }
 

@@ -3,19 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::http::uri::Authority;
-use hyper::{Method, Request, Uri};
-use rustls::pki_types::{self, ServerName};
+use hyper::Uri;
+use rustls::pki_types;
 
+use super::endpoint::{Endpoint, address};
 use super::tls::{TlsConfigs, TlsSettings};
 use super::{HttpCheck, StatusWanted, Wanted};
-use crate::check::reach::Target;
 
 /// The body that is read at most, unless the settings say otherwise.
-const BODY_MAX: usize = 1 << 20;
+pub(crate) const BODY_MAX: usize = 1 << 20;
 
 /// What one HTTP check asks, and what it wants to hear.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,69 +62,13 @@ impl HttpSettings {
 
     pub(super) fn prepare(self, shared: &TlsConfigs) -> Result<HttpCheck, HttpSettingsError> {
         let uri: Uri = self.url.parse().map_err(HttpSettingsError::Url)?;
-        let Some(authority) = uri.authority() else { return Err(HttpSettingsError::NoHost) };
-        let (port, secure) = match uri.scheme_str() {
-            Some("http") => (80, false),
-            Some("https") => (443, true),
-            other => return Err(HttpSettingsError::Scheme { scheme: other.unwrap_or_default().into() }),
-        };
-        let host = authority.host();
-        if host.is_empty() {
-            return Err(HttpSettingsError::NoHost);
-        }
-        let tls = if secure {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            let name = ServerName::try_from(bare.to_owned())
-                .map_err(|_| HttpSettingsError::ServerName { name: bare.into() })?;
-            Some((shared.connector(&self.tls)?, name))
-        } else {
-            None
-        };
-        let target = match self.resolver {
-            ResolverKind::System => Target::new(host, authority.port_u16().unwrap_or(port)),
-        };
+        let endpoint = Endpoint::new(&uri, &self.tls, self.resolver, shared)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let url = format!("{}://{}{path}", uri.scheme_str().unwrap_or_default(), address(authority));
-        let request = self.request(authority, path)?;
+        let headers = self.headers.iter().map(|(name, value)| (&**name, &**value));
+        let request = endpoint.request(&self.method, path, headers, self.body.unwrap_or_default().into())?;
         let contains = self.contains.map(|text| text.into_bytes().into_boxed_slice());
         let wanted = Wanted { status: self.status, contains, body_max: self.body_max };
-        Ok(HttpCheck { url, target, tls, request, wanted })
-    }
-
-    fn request(&self, authority: &Authority, path: &str) -> Result<Request<Full<Bytes>>, HttpSettingsError> {
-        let method = Method::from_bytes(self.method.as_bytes())
-            .map_err(|_| HttpSettingsError::Method { method: self.method.clone() })?;
-        let mut request = Request::new(Full::new(Bytes::from(self.body.clone().unwrap_or_default())));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(HttpSettingsError::Url)?;
-
-        let headers = request.headers_mut();
-        let host = HeaderValue::from_str(address(authority)).map_err(|_| HttpSettingsError::NoHost)?;
-        headers.insert(header::HOST, host);
-        headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("lidless/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        // The server may forget us at once: there is one request a connection.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if let Some((userinfo, _)) = authority.as_str().rsplit_once('@') {
-            headers.insert(header::AUTHORIZATION, basic(userinfo)?);
-        }
-        let mut replaced: Vec<HeaderName> = Vec::new();
-        for (name, value) in &self.headers {
-            let wrong = || HttpSettingsError::Header { name: name.clone() };
-            let key: HeaderName = name.parse().map_err(|_| wrong())?;
-            let value: HeaderValue = value.parse().map_err(|_| wrong())?;
-            // The user's first one replaces ours; a second one of that name is meant as a second one.
-            if replaced.contains(&key) {
-                headers.append(key, value);
-            } else {
-                headers.insert(key.clone(), value);
-                replaced.push(key);
-            }
-        }
-        Ok(request)
+        Ok(HttpCheck { url: endpoint.url(path), endpoint, request, wanted })
     }
 }
 
@@ -149,53 +89,7 @@ impl fmt::Debug for HttpSettings {
     }
 }
 
-/// Returns host and port, without user name and password.
-fn address(authority: &Authority) -> &str {
-    authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, address)| address)
-}
-
-/// Returns the header for `user:password`, each percent-encoded as in a URL.
-fn basic(userinfo: &str) -> Result<HeaderValue, HttpSettingsError> {
-    let encoded = format!("Basic {}", base64(&percent_decoded(userinfo)));
-    let mut value = HeaderValue::try_from(encoded).map_err(|_| HttpSettingsError::NoHost)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        match (first, tail) {
-            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                decoded.push(hex(*high).unwrap_or_default() << 4 | hex(*low).unwrap_or_default());
-                rest = after;
-            }
-            (byte, tail) => {
-                decoded.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    decoded
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |place: usize| u32::from(chunk.get(place).copied().unwrap_or_default());
-        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = (group >> (18 - 6 * place)) & 63;
-            text.push(if place <= chunk.len() { char::from(DIGITS[digit as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
-/// Why an HTTP check cannot be made. Never shows the URL: a password may be in it, even in one that cannot be read.
+/// Why an HTTP request cannot be made. Never shows the URL: a password may be in it, even in one that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpSettingsError {
     /// It is not a URL.
@@ -250,6 +144,8 @@ pub enum HttpSettingsError {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header;
+
     use super::*;
 
     fn authorization(url: &str) -> String {
@@ -260,11 +156,6 @@ mod tests {
     #[test]
     fn user_and_password_of_the_url_become_a_header() {
         assert_eq!(authorization("http://Aladdin:open%20sesame@h/"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(
-            ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())),
-            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
-        );
-        assert_eq!(percent_decoded("a%zz%4"), b"a%zz%4");
     }
 
     #[test]
