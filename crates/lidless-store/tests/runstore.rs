@@ -1,18 +1,30 @@
-//! Does a run store in memory keep its promises, also when it, or the way to it, fails?
+//! Do run stores in memory and on SQLite keep the same promises, also when they, or the way to them, fail?
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lidless_store::runstore::conformance::{Op, Place, Rival, history, settle_under, suite};
 use lidless_store::runstore::{
-    Fault, FaultScript, LeaseClock, ManualClock, MemoryRunDisk, MemoryRunStore, RunFilter, RunState, RunStore,
+    Fault, FaultScript, LeaseClock, ManualClock, MemoryRunDisk, MemoryRunStore, RunFilter, RunState,
+    RunStore, SqliteRunStore,
 };
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 fn in_memory(clock: &ManualClock) -> Place {
     let (disk, lease_clock): (_, Arc<dyn LeaseClock>) = (MemoryRunDisk::default(), Arc::new(clock.clone()));
     let open = move || Ok(Box::new(MemoryRunStore::on(&disk, Arc::clone(&lease_clock))) as Box<dyn RunStore>);
+    Place::new(Arc::new(open), clock)
+}
+
+fn on_sqlite(directory: &TempDir, clock: &ManualClock) -> Place {
+    static PLACES: AtomicU64 = AtomicU64::new(0);
+    let path = directory.path().join(format!("{}.db", PLACES.fetch_add(1, Ordering::Relaxed)));
+    let clock_of_leases: Arc<dyn LeaseClock> = Arc::new(clock.clone());
+    let open =
+        move || Ok(Box::new(SqliteRunStore::open(&path, Arc::clone(&clock_of_leases))?) as Box<dyn RunStore>);
     Place::new(Arc::new(open), clock)
 }
 
@@ -37,6 +49,23 @@ fn memory_conforms_with_faults() {
         }
     }
     assert!(faults > calls / 8, "{faults} of {calls} calls met a fault");
+}
+
+#[test]
+fn sqlite_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    suite(&mut || on_sqlite(&directory, &ManualClock::new()));
+}
+
+#[test]
+fn sqlite_conforms_with_faults() {
+    for seed in 0..3 {
+        let directory = tempfile::tempdir().unwrap();
+        suite(&mut || {
+            let clock = ManualClock::new();
+            on_sqlite(&directory, &clock).behind(&FaultScript::random(&clock, seed, 4))
+        });
+    }
 }
 
 /// What one attempt can meet.
@@ -65,6 +94,16 @@ fn whatever_three_attempts_meet_an_append_is_settled() {
         }
     }
     assert_eq!(count, 13 * 13 * 13 * 9);
+}
+
+#[test]
+fn whatever_one_attempt_meets_an_append_to_sqlite_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    for attempt in attempts() {
+        for rival in rivals() {
+            settle_under(&on_sqlite(&directory, &ManualClock::new()), &[attempt], rival);
+        }
+    }
 }
 
 fn states() -> impl Strategy<Value = RunState> {
@@ -115,5 +154,14 @@ proptest! {
     fn any_history_on_memory_with_faults_agrees_with_the_model(ops in ops()) {
         let clock = ManualClock::new();
         history(&in_memory(&clock), &clock, &ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_history_on_sqlite_with_faults_agrees_with_the_model(ops in ops()) {
+        let (directory, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
+        history(&on_sqlite(&directory, &clock), &clock, &ops);
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use lidless_core::id::Seq;
 
-use super::record::{Owner, Revision};
+use super::record::{Owner, Revision, RunKey};
+use crate::JournalError;
 
 /// The store did not do it. Nothing was changed, unless an operation says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,18 @@ pub struct Place {
     pub seq: Option<Seq>,
 }
 
+impl Place {
+    /// Names a record.
+    pub(super) fn record(run: &RunKey, seq: Seq) -> Self {
+        Place { run: Some(run.to_string()), seq: Some(seq) }
+    }
+
+    /// Names a run.
+    pub(super) fn run(run: &str) -> Self {
+        Place { run: Some(run.to_owned()), seq: None }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(seq) = self.seq {
@@ -124,6 +137,38 @@ impl StoreError {
             | StoreError::NotARunStore { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Permission { .. } => false,
+        }
+    }
+
+    /// Says of a run store what was found out with the means of the journal.
+    pub(super) fn from_journal(err: JournalError) -> StoreError {
+        let store = |path: std::path::PathBuf| path.display().to_string();
+        match err {
+            JournalError::Full { path } => StoreError::Full { store: store(path) },
+            JournalError::Locked { path, .. } => StoreError::Busy { store: store(path) },
+            JournalError::Io { path, action, source } => {
+                StoreError::Unavailable { store: store(path), action, source }
+            }
+            JournalError::Corrupt { path, why, .. } => {
+                StoreError::Corrupt { store: store(path), place: Place::default(), why }
+            }
+            JournalError::Truncated { path, what } => {
+                StoreError::Corrupt { store: store(path), place: Place::default(), why: what }
+            }
+            JournalError::SchemaTooNew { path, found, known } => {
+                StoreError::SchemaTooNew { store: store(path), found, known }
+            }
+            JournalError::NotAJournal { path } => StoreError::NotARunStore { store: store(path) },
+            JournalError::ReadOnly { path } => StoreError::ReadOnly { store: store(path) },
+            JournalError::Permission { path } => StoreError::Permission { store: store(path) },
+            // What opening and asking SQLite cannot come to.
+            JournalError::OutOfSequence { ref path, .. }
+            | JournalError::Conflict { ref path, .. }
+            | JournalError::AckLost { ref path }
+            | JournalError::NotFound { ref path }
+            | JournalError::Encode { ref path, .. } => {
+                StoreError::Unavailable { store: store(path.clone()), action: "use", source: Box::new(err) }
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! * [`RunStore`] is the port; `record` has what is kept, `error` why something was not
 //! * [`append_settled`] turns [`AppendError::Unknown`] into yes or no
-//! * [`MemoryRunStore`] is the model
-//! * [`FaultStore`] makes one fail as a [`FaultScript`] says; [`conformance`] holds the cases that each passes
+//! * [`MemoryRunStore`] is the model, [`SqliteRunStore`] keeps the runs of one machine in a file of its own
+//! * [`FaultStore`] makes either fail as a [`FaultScript`] says; [`conformance`] holds the cases that all of them pass
 //!
 //! Not here: the ledger. It is a fold of the runs' records on each host, and no business of the store that is shared.
 
@@ -18,6 +18,7 @@ mod memory;
 mod port;
 mod record;
 mod settle;
+mod sqlite;
 
 pub use clock::{BootClock, LeaseClock, LeaseTime, ManualClock};
 pub use error::{AcquireError, AppendError, LeaseError, ReadError, StoreError, WatchError};
@@ -29,3 +30,4 @@ pub use record::{
     PAGE_MAX, RecordId, Revision, RunFilter, RunHead, RunKey, RunPage, RunState, WatchPage,
 };
 pub use settle::{Patience, append_settled};
+pub use sqlite::SqliteRunStore;
