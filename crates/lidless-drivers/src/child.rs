@@ -10,6 +10,7 @@
 
 mod output;
 
+pub(crate) mod lasting;
 pub(crate) mod stream;
 
 use std::collections::BTreeMap;

@@ -86,12 +86,7 @@ impl ExecStep {
 }
 
 impl Step for ExecStep {
-    fn perform<'a>(
-        &'a self,
-        call: &'a Call,
-        timeout: Duration,
-        host: &'a dyn Host,
-    ) -> BoxFuture<'a, Answer> {
+    fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, host: &'a dyn Host) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
             match run(&self.command, call, timeout, host).await {
                 Ok((ended, said)) => judge(&ended, said, self.strict, timeout),

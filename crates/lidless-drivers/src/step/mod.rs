@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod leftovers;
+pub mod plugin;
 
 mod answer;
 mod last;
@@ -21,12 +22,7 @@ pub trait Step: Send + Sync {
     /// Does it. Ends within `timeout`, and the time to kill what is overdue.
     ///
     /// Who drops the future ends the attempt half way, and has to treat it as [`FailureClass::Unknown`].
-    fn perform<'a>(
-        &'a self,
-        call: &'a Call,
-        timeout: Duration,
-        host: &'a dyn Host,
-    ) -> BoxFuture<'a, Answer>;
+    fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, host: &'a dyn Host) -> BoxFuture<'a, Answer>;
 
     /// Says whether an attempt with this idempotency key took effect. Read-only, repeatable.
     fn confirm<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Found>;
