@@ -16,6 +16,8 @@
 //! It is started anew when it is next needed, after a pause that doubles from 100 ms to 30 s while it does not live for a
 //! minute.
 
+pub mod conformance;
+
 mod ask;
 mod cause;
 mod child;
