@@ -104,12 +104,7 @@ impl Case<'_> {
         life.feed(self, Input::Started { boot, version: "0".to_owned() })?;
         let spec = Arc::clone(self.specs[usize::from(self.out.upgraded)]);
         life.feed(self, Input::ConfigLoaded(spec))?;
-        // Whoever triggers it tries until it is told; the key makes that one run.
-        let key = Some("order 7".to_owned());
-        let by = "a test".to_owned();
-        let (pipeline, inputs) = ("pay".to_owned(), String::new());
-        let order = Command::Run { pipeline, by, inputs, from: None, key, due: None, wait: true };
-        life.feed(self, Input::Command(order))?;
+        life.feed(self, Input::Command(order()))?;
         while self.out.broken.is_none() {
             if life.is_done() {
                 return Ok(());
@@ -149,6 +144,19 @@ impl Case<'_> {
     }
 }
 
+/// Whoever triggers the run tries until it is told; the key makes that one run.
+fn order() -> Command {
+    Command::Run {
+        pipeline: "pay".to_owned(),
+        by: "a test".to_owned(),
+        inputs: String::new(),
+        from: None,
+        key: Some("order 7".to_owned()),
+        due: None,
+        wait: true,
+    }
+}
+
 impl Life {
     fn is_done(&self) -> bool {
         let state = self.engine.state();
@@ -168,6 +176,10 @@ impl Life {
             && let Some(run) = self.engine.state().runs.keys().next().copied()
         {
             return self.feed(case, Input::Command(Command::Cancel { run, by: "ann".to_owned() }));
+        }
+        let state = self.engine.state();
+        if state.runs.is_empty() && state.ended.is_empty() && state.degraded.is_none() {
+            return self.feed(case, Input::Command(order()));
         }
         let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
         let wake = self.engine.next_wake();

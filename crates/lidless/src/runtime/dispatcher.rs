@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lidless_core::check::{CheckOutcome, FailureKind};
-use lidless_core::effect::{Input, Reply, Turn};
+use lidless_core::effect::{Command, Input, Reply, Turn};
 use lidless_core::engine::Engine;
 use lidless_core::event::Record;
 use lidless_core::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
@@ -333,8 +333,11 @@ impl Daemon {
                 orphans: &self.drivers.orphans,
             }),
             Message::Command(command, reply) => {
+                // A restart by hand goes on without a journal, as healing does.
+                let survives = !matches!(command, Command::Restart { .. });
                 if let Some(answer) = self.turn(Input::Command(command)) {
-                    self.ledge.put_reply(reply, answer, self.engine.state().seq);
+                    let promises = survives && !matches!(answer, Reply::Refused(_));
+                    self.ledge.put_reply(reply, answer, self.engine.state().seq, promises);
                 }
             }
             Message::Keep(Keep { of, handle, reply }) => {
