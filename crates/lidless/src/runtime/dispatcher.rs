@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
+use super::follow::Followers;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
@@ -58,6 +59,7 @@ pub struct Daemon {
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
+    pub(super) followers: Followers,
     pub(super) names: Names,
     pub(super) counters: Counters,
     pub(super) late_at: Duration,
@@ -117,6 +119,7 @@ impl Daemon {
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
+            followers: Followers::default(),
             names,
             counters,
             late_at: Duration::ZERO,
@@ -348,6 +351,7 @@ impl Daemon {
                     self.ledge.put_kept(reply, self.engine.state().seq);
                 }
             }
+            Message::Follow(command, follower) => self.command_and_follow(command, follower),
         }
     }
 

@@ -4,9 +4,11 @@
 
 mod boot;
 mod clock;
+pub(crate) mod code;
 mod dispatcher;
 mod drivers;
 mod effects;
+pub(crate) mod follow;
 mod handle;
 mod ledge;
 mod notify;

@@ -121,9 +121,11 @@ impl Daemon {
             let told = self.names.tell(record);
             telemetry::log(&told);
             self.counters.count(&told);
+            self.followers.take(&told.record, self.durable);
             // Nobody needs to listen.
             drop(self.feed.send(Arc::new(told)));
         }
+        self.followers.durable(self.durable);
         self.ledge.answer(self.durable, self.failed.is_some());
         let now = self.clock.now().monotonic;
         for effect in effects {
@@ -241,7 +243,7 @@ impl Daemon {
     /// What an attempt at a step calls, from what its run has pinned.
     fn calling(&self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
-        steps::calling(run, of, self.drivers.run_logs(), &self.messages)
+        steps::calling(run, of, &self.drivers, &self.messages)
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {
