@@ -34,8 +34,6 @@ const LATE: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acts under way may still take when lidless is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Ended tasks taken in one go, so that their events share one fsync.
-const BATCH_MAX: usize = 512;
 
 /// The dispatcher.
 pub struct Daemon {
@@ -152,12 +150,8 @@ impl Daemon {
                 () = stop.cancelled() => break,
                 Some(done) = self.tasks.join_next() => {
                     self.on_time(planned);
-                    let now = self.clock.now();
-                    self.ended(now, done);
-                    for _ in 1..BATCH_MAX {
-                        let Some(done) = self.tasks.try_join_next() else { break };
-                        self.ended(now, done);
-                    }
+                    self.ended(self.clock.now(), done);
+                    self.gather().await;
                 }
                 () = news.1.notified() => {
                     self.on_time(planned);
@@ -166,6 +160,7 @@ impl Daemon {
                 Some(message) = self.inbox.recv() => {
                     self.on_time(planned);
                     self.message(message);
+                    self.gather().await;
                 }
                 () = tokio::time::sleep_until(planned.into()) => self.on_time(planned),
             }
@@ -242,7 +237,7 @@ impl Daemon {
         }
     }
 
-    fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
+    pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
             Ok(Done::Probed { .. } | Done::Changed { .. }) if self.draining => {}
@@ -325,7 +320,7 @@ impl Daemon {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Query(query) => query(&View {
                 engine: &self.engine,

@@ -9,6 +9,7 @@ mod dispatcher;
 mod drivers;
 mod effects;
 pub(crate) mod follow;
+mod gather;
 mod handle;
 mod ledge;
 mod notify;
