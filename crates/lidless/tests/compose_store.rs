@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lidless::{Class, Context, Pipeline, PipelineError, StepError, StepOutcome, opts};
+use lidless::{Class, Context, Found, Pipeline, PipelineError, StepError, StepOutcome, opts};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -224,13 +224,35 @@ fn a_store_of_another_pipeline_is_left_alone_while_something_of_it_is_unfinished
     // A step that the program has no more is waited for, and named.
     let place = Place::new();
     place.crash(opts());
-    let renamed = Pipeline::new("a").step("PAID", fine).store(place.store());
-    let reports = runtime.block_on(async { renamed.open().await.unwrap().settled().await.unwrap() });
-    assert!(reports[0].held, "{reports:?}");
-    assert_eq!(reports[0].error.as_deref(), Some("this program has no step PAY in pipeline `a`"));
-    let known = Pipeline::new("a").step("PAY", fine).store(place.store());
-    let reports = runtime.block_on(async { known.open().await.unwrap().settled().await.unwrap() });
-    assert!(reports[0].success, "{reports:?}");
+    let settled = |step| {
+        let pipeline = Pipeline::new("a").step(step, fine).store(place.store());
+        runtime.block_on(async {
+            let composed = pipeline.open().await.unwrap();
+            let report = composed.settled().await.unwrap().remove(0);
+            composed.close().await.unwrap();
+            report
+        })
+    };
+    let report = settled("PAID");
+    assert!(report.held, "{report:?}");
+    assert_eq!(report.error.as_deref(), Some("this program has no step PAY in pipeline `a`"));
+    assert!(settled("PAY").success);
+}
+
+#[tokio::test]
+async fn a_handle_that_was_kept_is_there_for_whoever_asks_about_the_step() {
+    let place = Place::new();
+    let pay = async |context: Context| {
+        context.keep(json!({ "tx": "0xabc" })).await?;
+        Err::<(), _>(StepError::unknown("no answer"))
+    };
+    let look = async |context: Context| {
+        Ok::<_, StepError>(Found::applied(context.handles(), "its transaction is in block 7"))
+    };
+    let pipeline =
+        Pipeline::new("a").step_with("PAY", opts().value().confirm(look), pay).store(place.store());
+    let report = pipeline.run().await.unwrap();
+    assert_eq!(report.steps[0].output, Some(json!([{ "tx": "0xabc" }])), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
