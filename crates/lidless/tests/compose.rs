@@ -216,6 +216,36 @@ async fn a_pipeline_that_could_not_be_settled_is_refused_before_anything_is_done
     assert!(matches!(composed.run([1]).await, Err(PipelineError::Inputs { .. })));
 }
 
+#[tokio::test]
+async fn what_was_done_before_a_failure_is_taken_back_in_reverse() {
+    let (send, seen) = std::sync::mpsc::channel();
+    let lend = async |_: Context| Ok::<_, StepError>("loan 7");
+    let repay = move |context: Context| {
+        let what = context.undoes().map(|undoes| format!("{} {}", undoes.step, undoes.output));
+        send.send(what.unwrap()).unwrap();
+        std::future::ready(Ok::<_, StepError>(()))
+    };
+    let undoable = || opts().undo(repay.clone());
+    let pipeline = |last| {
+        Pipeline::new("a")
+            .step_with("LEND", undoable().class(Class::OneShot).value(), lend)
+            .step("LOOK", fine)
+            .step_with("SWAP", undoable(), lend)
+            .step("LAST", fails(last, || StepError::from("no route")))
+    };
+    let report = run(pipeline(1)).await;
+    assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["SWAP \"loan 7\"", "LEND \"loan 7\""]);
+    assert_eq!((failure(&report), report.undone), ("LAST: no route".to_owned(), true));
+    let outcomes: Vec<_> =
+        report.steps.iter().map(|step| format!("{} {:?}", step.name, step.outcome)).collect();
+    let wanted =
+        ["LEND Undone", "LOOK Done", "SWAP Undone", "LAST Failed", "undo LEND Done", "undo SWAP Done"];
+    assert_eq!(outcomes, wanted);
+    let report = run(pipeline(0)).await;
+    assert!(report.success && !report.undone && report.steps.len() == 4, "{report:?}");
+    assert_eq!(seen.try_iter().count(), 0);
+}
+
 /// Compounds, and is sure of it.
 struct Compound {
     factor: u64,

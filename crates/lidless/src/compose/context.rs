@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lidless_drivers::step::Call;
+use lidless_drivers::step::{Call, Undoes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -176,6 +176,11 @@ impl Context {
     /// What this attempt and those before it have kept, oldest first.
     pub fn handles(&self) -> Vec<Value> {
         lock(&self.0.handles).clone()
+    }
+
+    /// What it takes back, where that is what it is for.
+    pub fn undoes(&self) -> Option<&Undoes> {
+        self.0.call.undoes.as_ref()
     }
 
     /// Says something, to the log and to the run's own words.

@@ -15,6 +15,8 @@ mod progress;
 mod report;
 mod step;
 
+pub use lidless_drivers::step::Undoes;
+
 pub use composed::Composed;
 pub use context::Context;
 pub use failure::StepError;

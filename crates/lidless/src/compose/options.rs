@@ -6,7 +6,7 @@ use std::time::Duration;
 use lidless_core::pipeline::plan::Class;
 use lidless_core::spec::Backoff;
 
-use super::step::Ask;
+use super::step::{Ask, IntoStep, Made};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often doubt is put to whoever can tell, and how often a step that is harmless is done again after a crash.
@@ -22,6 +22,7 @@ pub struct StepOptions {
     pub(super) value: bool,
     pub(super) confirm: Option<Arc<dyn Ask>>,
     pub(super) tries: u32,
+    pub(super) undo: Option<Made>,
 }
 
 /// Returns the options of a step of which nothing is said.
@@ -34,6 +35,7 @@ pub fn opts() -> StepOptions {
         value: false,
         confirm: None,
         tries: TRIES,
+        undo: None,
     }
 }
 
@@ -78,6 +80,15 @@ impl StepOptions {
     #[must_use]
     pub fn confirm(mut self, ask: impl Ask) -> StepOptions {
         self.confirm = Some(Arc::new(ask));
+        self
+    }
+
+    /// What takes it back: a function or a [`Step`](crate::Step), which learns from [`Context::undoes`](crate::Context::undoes)
+    /// what. Where a later step fails, what was done before it is taken back in reverse; where something of it that moves value
+    /// cannot be, a person is waited for.
+    #[must_use]
+    pub fn undo<Form>(mut self, step: impl IntoStep<Form>) -> StepOptions {
+        self.undo = Some(step.into_step());
         self
     }
 

@@ -147,34 +147,24 @@ impl Pipeline {
         &self.name
     }
 
-    /// What the engine is to know of it.
+    /// What the engine is to know of it: the steps in a row, and behind them those that take one back.
     pub(super) fn spec(&self) -> PipelineSpec {
-        let steps = self.steps.iter().map(|(name, made, options)| {
-            let class = class(made, options);
-            StepSpec {
-                name: name.clone(),
-                call: StepCall::External { kind: KIND.to_owned(), settings: Arc::from("{}") },
-                class,
-                value: options.value,
-                pivot: false,
-                after: Vec::new(),
-                undoes: None,
-                when: None,
-                approve: None,
-                attempts_max: options.attempts,
-                backoff: options.backoff,
-                timeout: options.timeout,
-                within: None,
-                confirms_max: match class {
-                    Class::Pure | Class::Idempotent | Class::Confirmable => options.tries,
-                    Class::OneShot => 0,
-                },
+        let mut steps = Vec::with_capacity(self.steps.len());
+        let mut undos = Vec::new();
+        for (index, (name, made, options)) in (0_u32..).zip(&self.steps) {
+            let after: Vec<u32> = index.checked_sub(1).into_iter().collect();
+            steps.push(StepSpec { after, ..step(name, class(made, options), options) });
+            if let Some(undo) = &options.undo {
+                let options = undo_options(options);
+                let spec = step(&undo_name(name), class(undo, &options), &options);
+                undos.push(StepSpec { undoes: Some(index), ..spec });
             }
-        });
-        let plan = Arc::new(Plan::in_a_row(steps.collect()));
+        }
+        steps.extend(undos);
+        let plan = Plan::new(steps).expect("each comes after, or takes back, one above it");
         PipelineSpec {
             name: self.name.clone(),
-            plan,
+            plan: Arc::new(plan),
             concurrency: self.concurrency,
             ..PipelineSpec::default()
         }
@@ -184,18 +174,54 @@ impl Pipeline {
     pub(super) fn code(self) -> CodeSteps {
         let mut steps: HashMap<String, Arc<dyn lidless_drivers::step::Step>> = HashMap::new();
         for (name, made, options) in self.steps {
-            let strict = matches!(class(&made, &options), Class::Confirmable | Class::OneShot);
-            let can_confirm = can_confirm(&made, &options);
-            let code = Code {
-                work: made.work,
-                confirm: options.confirm,
-                strict,
-                timeout: options.timeout,
-                can_confirm,
-            };
-            steps.insert(name, Arc::new(code));
+            if let Some(undo) = &options.undo {
+                steps.insert(undo_name(&name), Arc::new(code(undo, &undo_options(&options))));
+            }
+            steps.insert(name, Arc::new(code(&made, &options)));
         }
         CodeSteps::of(&self.name, steps)
+    }
+}
+
+/// What a failure of it names.
+fn undo_name(step: &str) -> String {
+    format!("undo {step}")
+}
+
+/// An undo has the time and the attempts of its step; who is asked about the one knows nothing of the other.
+fn undo_options(options: &StepOptions) -> StepOptions {
+    StepOptions { class: None, value: false, confirm: None, undo: None, ..options.clone() }
+}
+
+fn step(name: &str, class: Class, options: &StepOptions) -> StepSpec {
+    StepSpec {
+        name: name.to_owned(),
+        call: StepCall::External { kind: KIND.to_owned(), settings: Arc::from("{}") },
+        class,
+        value: options.value,
+        pivot: false,
+        after: Vec::new(),
+        undoes: None,
+        when: None,
+        approve: None,
+        attempts_max: options.attempts,
+        backoff: options.backoff,
+        timeout: options.timeout,
+        within: None,
+        confirms_max: match class {
+            Class::Pure | Class::Idempotent | Class::Confirmable => options.tries,
+            Class::OneShot => 0,
+        },
+    }
+}
+
+fn code(made: &Made, options: &StepOptions) -> Code {
+    Code {
+        work: Arc::clone(&made.work),
+        confirm: options.confirm.clone(),
+        strict: matches!(class(made, options), Class::Confirmable | Class::OneShot),
+        timeout: options.timeout,
+        can_confirm: can_confirm(made, options),
     }
 }
 

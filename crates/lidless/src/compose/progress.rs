@@ -21,6 +21,8 @@ pub(super) type Watcher = Arc<dyn Fn(RunId, &Seen) + Send + Sync>;
 pub(super) struct Progress {
     run: RunId,
     steps: Vec<StepReport>,
+    /// By step: the one that it takes back.
+    undoes: Vec<Option<u32>>,
     /// When the first attempt at each step began, in engine time.
     began: Vec<Option<Duration>>,
     watcher: Option<Watcher>,
@@ -32,7 +34,17 @@ impl Progress {
     /// Returns a follower and what it will say.
     pub(super) fn new(watcher: Option<Watcher>) -> (Progress, oneshot::Receiver<Result<Report, Refusal>>) {
         let (to, end) = oneshot::channel();
-        (Progress { run: RunId(0), steps: Vec::new(), began: Vec::new(), watcher, to: Some(to) }, end)
+        (
+            Progress {
+                run: RunId(0),
+                steps: Vec::new(),
+                undoes: Vec::new(),
+                began: Vec::new(),
+                watcher,
+                to: Some(to),
+            },
+            end,
+        )
     }
 
     fn step(&mut self, index: u32) -> Option<&mut StepReport> {
@@ -64,6 +76,11 @@ impl Progress {
         if let Some(step) = self.step(index) {
             (step.outcome, step.error, step.output) = (StepOutcome::Done, None, Some(output.clone()));
         }
+        if let Some(step) =
+            self.undoes.get(index as usize).copied().flatten().and_then(|step| self.step(step))
+        {
+            step.outcome = StepOutcome::Undone;
+        }
         self.see(|this| Seen::Done { step: this.name(index), output });
     }
 
@@ -78,11 +95,16 @@ impl Progress {
         self.see(|this| Seen::Unknown { step: this.name(index), reason: reason.to_owned() });
     }
 
-    fn ends(&mut self, at: Option<(String, String)>, held: bool) {
+    fn ends(&mut self, at: Option<(String, String)>, held: bool, undone: bool) {
         let success = at.is_none();
         let (failed_at, error) = at.unzip();
-        let steps = std::mem::take(&mut self.steps);
-        let report = Report { success, failed_at, error, run: self.run, held, steps };
+        let mut steps = std::mem::take(&mut self.steps);
+        let mut undoes = self.undoes.iter();
+        // What would have taken a step back and was not begun is nothing that happened.
+        steps.retain(|step| {
+            undoes.next().is_some_and(Option::is_none) || step.outcome != StepOutcome::NotBegun
+        });
+        let report = Report { success, failed_at, error, run: self.run, held, undone, steps };
         if let Some(to) = self.to.take() {
             // Whoever asked may have gone; the run went on all the same.
             drop(to.send(Ok(report)));
@@ -93,7 +115,7 @@ impl Progress {
         self.not_done(index, outcome, reason);
         let step = self.name(index);
         self.see(|_| Seen::Held { step: step.clone(), reason: reason.to_owned() });
-        self.ends(Some((step, reason.to_owned())), true);
+        self.ends(Some((step, reason.to_owned())), true, false);
     }
 
     fn answered(&mut self, index: u32, outcome: &Outcome) {
@@ -122,14 +144,15 @@ impl Progress {
 
     fn over(&mut self, verdict: &Verdict) {
         match verdict {
-            Verdict::Done => self.ends(None, false),
+            Verdict::Done => self.ends(None, false, false),
             Verdict::Failed { step, name, reason } | Verdict::Undone { step, name, reason } => {
                 self.not_done(*step, StepOutcome::Failed, reason);
                 self.see(|_| Seen::Failed { step: name.clone(), reason: reason.clone() });
-                self.ends(Some((name.clone(), reason.clone())), false);
+                let undone = matches!(verdict, Verdict::Undone { .. });
+                self.ends(Some((name.clone(), reason.clone())), false, undone);
             }
             Verdict::Cancelled { name, .. } => {
-                self.ends(Some((name.clone(), "cancelled".to_owned())), false);
+                self.ends(Some((name.clone(), "cancelled".to_owned())), false, false);
             }
         }
     }
@@ -140,6 +163,7 @@ impl Follower for Progress {
         self.run = run.id;
         let known = run.plan.steps().iter().zip(&run.steps);
         self.steps = known.map(|(spec, state)| stands(&spec.name, state)).collect();
+        self.undoes = run.plan.steps().iter().map(|spec| spec.undoes).collect();
         self.began = vec![None; self.steps.len()];
         // What was told before we came is not told again.
         let waits = run.open_steps().find_map(|(step, phase)| match phase {
@@ -201,9 +225,14 @@ impl Follower for Progress {
 /// How a step stands that was followed by nobody before.
 fn stands(name: &str, state: &StepState) -> StepReport {
     let applied = matches!(state.phase, Phase::Applied);
+    let undone = matches!(state.phase, Phase::Undone);
     StepReport {
         name: name.to_owned(),
-        outcome: if applied { StepOutcome::Done } else { StepOutcome::NotBegun },
+        outcome: match (applied, undone) {
+            (true, _) => StepOutcome::Done,
+            (_, true) => StepOutcome::Undone,
+            (false, false) => StepOutcome::NotBegun,
+        },
         output: state.output.as_deref().filter(|_| applied).map(json),
         error: None,
         attempts: 0,

@@ -26,7 +26,9 @@ pub struct Report {
     /// and say so ([`Composed::resolve`](crate::Composed::resolve)). Until then nothing is done again. Or the program has no such
     /// step any more: one that has goes on with it.
     pub held: bool,
-    /// Its steps, in their order.
+    /// What was done before it was taken back, all of it.
+    pub undone: bool,
+    /// Its steps, in their order; behind them those that have taken one back.
     pub steps: Vec<StepReport>,
 }
 
@@ -78,6 +80,8 @@ pub enum StepOutcome {
     Failed,
     /// Nobody knows whether it took effect.
     Unknown,
+    /// It was done, and taken back.
+    Undone,
 }
 
 /// Something that happens in a run, for whoever watches ([`Pipeline::watch`](crate::Pipeline::watch)). Printed, it is one line.

@@ -106,6 +106,7 @@ pub struct OfFunction<Fut, T, E>(PhantomData<(Fut, T, E)>);
 pub struct OfType;
 
 /// A step of whatever form.
+#[derive(Clone)]
 pub struct Made {
     pub(super) work: Arc<dyn Work>,
     /// What a type says of itself.
