@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
 use super::follow::Followers;
+use super::gather::Pace;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
@@ -58,6 +59,7 @@ pub struct Daemon {
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
     pub(super) followers: Followers,
+    pub(super) pace: Pace,
     pub(super) names: Names,
     pub(super) counters: Counters,
     pub(super) late_at: Duration,
@@ -118,6 +120,7 @@ impl Daemon {
             inbox,
             feed: feed.clone(),
             followers: Followers::default(),
+            pace: Pace::default(),
             names,
             counters,
             late_at: Duration::ZERO,

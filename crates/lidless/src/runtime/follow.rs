@@ -45,11 +45,13 @@ impl Daemon {
     }
 }
 
+/// A follower, and the last record that is not for it.
+type Waiting = (Seq, Box<dyn Follower>);
+
 /// All followers.
 #[derive(Default)]
 pub(super) struct Followers {
-    /// With the last record that is not for them.
-    of: HashMap<RunId, Vec<(Seq, Box<dyn Follower>)>>,
+    of: HashMap<RunId, Vec<Waiting>>,
     /// Records that were told before they were durable.
     waiting: VecDeque<Record>,
 }

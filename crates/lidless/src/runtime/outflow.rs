@@ -44,6 +44,7 @@ impl Daemon {
         drop(news);
         if durable > self.durable {
             self.durable = durable;
+            self.pace.answered(durable);
             self.silent = false;
             self.waiting_since = None;
             // What was waiting for just this must go first: only what is left then still waits for the disk.
@@ -74,7 +75,7 @@ impl Daemon {
                 None => self.durable = self.engine.state().seq,
                 Some(writer) => {
                     match writer.try_submit(batch) {
-                        Ok(()) => {}
+                        Ok(()) => self.pace.asked(self.engine.state().seq),
                         // The disk is slow: what is decided meanwhile joins the batch, and waits with it.
                         Err(SubmitError::Busy(batch)) => self.batch = batch,
                         Err(err @ SubmitError::Gone(_)) => {
