@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
+use super::follow::Followers;
+use super::gather::Pace;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
@@ -33,8 +35,6 @@ const LATE: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acts under way may still take when lidless is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Ended tasks taken in one go, so that their events share one fsync.
-const BATCH_MAX: usize = 512;
 
 /// The dispatcher.
 pub struct Daemon {
@@ -58,6 +58,8 @@ pub struct Daemon {
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
+    pub(super) followers: Followers,
+    pub(super) pace: Pace,
     pub(super) names: Names,
     pub(super) counters: Counters,
     pub(super) late_at: Duration,
@@ -117,6 +119,8 @@ impl Daemon {
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
+            followers: Followers::default(),
+            pace: Pace::default(),
             names,
             counters,
             late_at: Duration::ZERO,
@@ -149,12 +153,8 @@ impl Daemon {
                 () = stop.cancelled() => break,
                 Some(done) = self.tasks.join_next() => {
                     self.on_time(planned);
-                    let now = self.clock.now();
-                    self.ended(now, done);
-                    for _ in 1..BATCH_MAX {
-                        let Some(done) = self.tasks.try_join_next() else { break };
-                        self.ended(now, done);
-                    }
+                    self.ended(self.clock.now(), done);
+                    self.gather().await;
                 }
                 () = news.1.notified() => {
                     self.on_time(planned);
@@ -163,6 +163,7 @@ impl Daemon {
                 Some(message) = self.inbox.recv() => {
                     self.on_time(planned);
                     self.message(message);
+                    self.gather().await;
                 }
                 () = tokio::time::sleep_until(planned.into()) => self.on_time(planned),
             }
@@ -239,7 +240,7 @@ impl Daemon {
         }
     }
 
-    fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
+    pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
             Ok(Done::Probed { .. } | Done::Changed { .. }) if self.draining => {}
@@ -322,7 +323,7 @@ impl Daemon {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Query(query) => query(&View {
                 engine: &self.engine,
@@ -351,6 +352,7 @@ impl Daemon {
                     self.ledge.put_kept(reply, self.engine.state().seq);
                 }
             }
+            Message::Follow(command, follower) => self.command_and_follow(command, follower),
         }
     }
 

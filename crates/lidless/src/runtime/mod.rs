@@ -4,9 +4,12 @@
 
 mod boot;
 mod clock;
+pub(crate) mod code;
 mod dispatcher;
 mod drivers;
 mod effects;
+pub(crate) mod follow;
+mod gather;
 mod handle;
 mod ledge;
 mod notify;
