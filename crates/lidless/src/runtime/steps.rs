@@ -102,11 +102,12 @@ fn inputs(run: &Run) -> Value {
 /// them sees its own first, as it would if the pipeline ran by itself.
 fn outputs(run: &Run, seen_from: &str) -> Value {
     let mut all = Map::new();
-    for (name, output) in run.outputs() {
-        // What takes a step back is no part of it.
-        let undoes =
-            run.step_named(name).and_then(|step| run.spec(step)).is_some_and(|spec| spec.undoes.is_some());
-        let mut path: Vec<&str> = if undoes { vec![name] } else { name.split('/').collect() };
+    for (spec, state) in run.plan.steps().iter().zip(&run.steps) {
+        let Some(output) = state.output.as_deref() else { continue };
+        // What takes a step back is no part of it, and a program's own steps are called as the program likes.
+        let is_code = matches!(&spec.call, StepCall::External { kind, .. } if kind == code::KIND);
+        let is_whole = spec.undoes.is_some() || is_code;
+        let mut path: Vec<&str> = if is_whole { vec![&spec.name] } else { spec.name.split('/').collect() };
         let Some(last) = path.pop() else { continue };
         let mut at = &mut all;
         for part in path {
