@@ -44,6 +44,7 @@ pub mod compose;
 pub mod config;
 pub mod demo_service;
 pub mod runtime;
+pub mod schedule;
 pub mod telemetry;
 pub mod words;
 
