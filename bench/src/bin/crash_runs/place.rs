@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Pipelines that move on side by side.
 pub(crate) const PIPELINES: usize = 6;
 /// And those that turn back.
-pub(crate) const BACK: usize = 0;
+pub(crate) const BACK: usize = 2;
 
 /// How a payment is looked up, and tried again.
 const CONFIRMED: &str = "confirm: { exec: [./book, --look], tries: 1000 }, retry: { attempts: 5, backoff: 10ms..50ms }, \
