@@ -50,6 +50,7 @@ impl Said {
             | Input::Confirmed { .. }
             | Input::Delivered { .. }
             | Input::Handle { .. }
+            | Input::Ending
             | Input::Weighed { .. }
             | Input::Command(
                 Command::Run { .. }

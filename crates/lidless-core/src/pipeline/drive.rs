@@ -82,13 +82,14 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
     if matches!(state.phase, Phase::Waiting { until } if t.now.monotonic < until) {
         return;
     }
-    if spec.value && t.state.degraded.is_some() {
-        // Invariant: value moves only while its journal can be trusted. `StoreMended` comes back here.
+    if waits_for_the_journal(t, spec) || t.scratch.ending {
         return;
     }
     let spec = spec.clone();
     if state.tried() == 0 && !state.approved {
+        // Once it has held, it is not asked again.
         if let Some(when) = &spec.when
+            && state.attempt == 0
             && !t.scratch.weighed.contains(&(id, step))
         {
             if t.scratch.weighing.insert((id, step)) {
@@ -106,9 +107,15 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
 /// Does a step in doubt once more, in a run that goes forward no more: so it is known what must be taken back.
 pub(crate) fn again(t: &mut Turning<'_>, id: RunId, step: u32) {
     let spec = t.state.runs.get(&id).and_then(|run| run.spec(step)).cloned();
-    if let Some(spec) = spec {
+    if let Some(spec) = spec.filter(|spec| !waits_for_the_journal(t, spec) && !t.scratch.ending) {
         intend(t, id, step, spec);
     }
+}
+
+/// Whether a step must not begin now. **Invariant:** value moves only while its journal can be trusted; and nothing that is
+/// called outside is begun without its record. `StoreMended` takes both up again.
+pub(crate) fn waits_for_the_journal(t: &Turning<'_>, spec: &StepSpec) -> bool {
+    t.state.degraded.is_some() && (spec.value || matches!(spec.call, StepCall::External { .. }))
 }
 
 /// Records the intent, and lets it be done.
@@ -168,7 +175,7 @@ fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration 
     }
     let of_step =
         spec.within.map(|within| run.state(step).and_then(|state| state.first).unwrap_or(now) + within);
-    let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.created.monotonic + time);
+    let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.clock_from + time);
     [Some(own), of_step, of_run].into_iter().flatten().min().unwrap_or(own)
 }
 
@@ -190,7 +197,7 @@ pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Opti
             return None;
         }
     }
-    let time = run.plan.deadline.filter(|time| now >= run.created.monotonic + *time)?;
+    let time = run.plan.deadline.filter(|time| now >= run.clock_from + *time)?;
     Some(format!("the run's time of {time:?} is over"))
 }
 

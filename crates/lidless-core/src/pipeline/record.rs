@@ -43,7 +43,9 @@ impl Run {
                     | StepCall::Service { .. }
                     | StepCall::External { .. } => Phase::InFlight { intent_at: at, deadline: *deadline },
                 };
+                let in_doubt = matches!(self.phase(*step), Phase::InDoubt { .. });
                 let state = self.at(*step)?;
+                state.doubt |= in_doubt;
                 state.attempt = *attempt;
                 state.first = state.first.or(Some(at.monotonic));
                 self.begun = true;
@@ -139,7 +141,10 @@ impl Run {
             }
             Event::StepStuck { step, reason, .. } => {
                 self.expect(*step, |phase| {
-                    matches!(phase, Phase::Failed { .. } | Phase::Idle | Phase::Waiting { .. })
+                    matches!(
+                        phase,
+                        Phase::Failed { .. } | Phase::Idle | Phase::Waiting { .. } | Phase::InDoubt { .. }
+                    )
                 })?;
                 if self.turned.as_ref().is_some_and(|turned| !turned.undoing) {
                     self.turned = None;
@@ -157,6 +162,7 @@ impl Run {
                             | Phase::InDoubt { .. }
                             | Phase::Failed { .. }
                             | Phase::Stuck { .. }
+                            | Phase::Parked { .. }
                     )
                 })?;
                 self.enter(*step, Phase::Failed { reason: reason.clone() })
@@ -209,7 +215,7 @@ impl Run {
                     self.open.iter().copied().filter(|step| self.can_be_left(*step)).collect();
                 idle.into_iter().try_for_each(|step| self.enter(step, Phase::Idle))
             }
-            Event::RunResumed { .. } => self.resumed(),
+            Event::RunResumed { .. } => self.resumed(at),
             Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Marked
@@ -251,7 +257,8 @@ impl Run {
     }
 
     /// Goes on where it failed: what is applied or skipped stays so.
-    fn resumed(&mut self) -> Legal {
+    fn resumed(&mut self, at: Now) -> Legal {
+        self.clock_from = at.monotonic;
         if self.turned.as_ref().is_some_and(|turned| turned.undoing) {
             let waits = |phase: &Phase| matches!(phase, Phase::Stuck { .. } | Phase::Parked { .. });
             let waiting = self.open_steps().filter(|(_, phase)| waits(phase)).map(|(step, _)| step);
@@ -259,7 +266,7 @@ impl Run {
             if waiting.is_empty() {
                 return Err("a run resumed that waits for nobody");
             }
-            return waiting.into_iter().try_for_each(|step| self.forgive(step));
+            return waiting.into_iter().try_for_each(|step| self.forgive(step, at));
         }
         let (mut again, count) = (false, u32::try_from(self.plan.forward().len()).unwrap_or(u32::MAX));
         for step in 0..count {
@@ -268,7 +275,7 @@ impl Run {
                 Phase::Failed { .. } | Phase::Waiting { .. } | Phase::Stuck { .. } | Phase::Parked { .. }
             ) {
                 again = true;
-                self.forgive(step)?;
+                self.forgive(step, at)?;
             }
         }
         if !again && self.turned.is_none() {
@@ -284,7 +291,13 @@ impl Run {
         Ok(())
     }
 
-    fn forgive(&mut self, step: u32) -> Legal {
+    fn forgive(&mut self, step: u32, at: Now) -> Legal {
+        if self.owes_an_answer(step) {
+            // An earlier attempt is in doubt: the next one is to tell, whatever else there is to be asked.
+            let state = self.at(step)?;
+            (state.forgiven, state.first) = (state.attempt.saturating_sub(1), None);
+            return self.enter(step, Phase::Waiting { until: at.monotonic });
+        }
         let state = self.at(step)?;
         (state.forgiven, state.first, state.approved) = (state.attempt, None, false);
         self.enter(step, Phase::Idle)

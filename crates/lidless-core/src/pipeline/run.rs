@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Verdict;
 use crate::id::RunId;
-use crate::pipeline::plan::{Plan, Purpose, StepCall, StepSpec};
+use crate::pipeline::plan::{Class, Plan, Purpose, StepCall, StepSpec};
 use crate::time::{Now, micros, micros_opt};
 
 /// An unfinished run.
@@ -33,6 +33,9 @@ pub struct Run {
     /// It has its turn: it holds its lock, and counts among those of its pipeline under way.
     #[serde(default)]
     pub begun: bool,
+    /// From when its time counts, in engine time: its creation, or its last resumption.
+    #[serde(default, rename = "clock_from_us", with = "micros")]
+    pub clock_from: Duration,
     /// Somebody wants it to end.
     #[serde(default)]
     pub cancelled: bool,
@@ -259,6 +262,7 @@ impl Run {
             key: None,
             steps,
             begun: false,
+            clock_from: created.monotonic,
             cancelled: false,
             turned: None,
             ready,
@@ -325,8 +329,10 @@ impl Run {
 
     /// Whether a step in doubt may not simply be left: its effect would have to be counted, or taken back.
     pub(crate) fn must_know(&self, step: u32) -> bool {
-        let spec = self.spec(step);
-        spec.is_some_and(|spec| spec.value || spec.undoes.is_some()) || self.plan.undone_by(step).is_some()
+        let undone_by = self.plan.undone_by(step).is_some();
+        self.spec(step).is_some_and(|spec| {
+            spec.class != Class::Pure && (spec.value || spec.undoes.is_some() || undone_by)
+        })
     }
 
     /// Whether an earlier attempt at a step is in doubt that may not be left so.

@@ -46,7 +46,7 @@ pub(super) struct Case<'a> {
     pub(super) cuts: Cuts,
     pub(super) specs: [&'a Arc<Spec>; 2],
     /// What the steps really are, whatever the plan declares.
-    pub(super) classes: [Class; 4],
+    pub(super) classes: [Class; 8],
     pub(super) turns: u32,
     pub(super) held: bool,
     /// Mutation: what a handle names is let out before that is durable.
@@ -169,7 +169,8 @@ impl Life {
     fn next(&mut self, case: &mut Case<'_>) -> Result<(), Over> {
         case.turns += 1;
         if case.turns > TURNS_MAX {
-            case.out.broken = Some(format!("it never ends: {:?}", self.engine.state().runs));
+            let runs = self.engine.state().runs.values().map(|run| (&run.steps, &run.turned, run.cancelled));
+            case.out.broken = Some(format!("it never ends: {:?}", runs.collect::<Vec<_>>()));
             return Ok(());
         }
         if std::mem::take(&mut self.cancel)
@@ -344,7 +345,7 @@ impl Life {
     }
 
     fn hand_in(&mut self, case: &mut Case<'_>, (run, step, attempt): (RunId, u32, u32), spec: &StepSpec) {
-        let class = case.classes[step as usize % 4];
+        let class = case.classes[step as usize];
         let outcome = case.out.world.hand_in(case.out.now, (run, step), &spec.name, class);
         let answered = case.out.now + Duration::from_secs(2);
         self.at(answered, Next::Input(Input::Performed { run, step, attempt, outcome }));

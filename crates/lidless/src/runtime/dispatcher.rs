@@ -380,6 +380,7 @@ impl Daemon {
     /// Lets acts under way end, within a deadline; then says that we stop. The journal is left to be closed.
     async fn drain(mut self) -> Drained {
         self.draining = true;
+        self.turn(Input::Ending);
         // Whoever asks from now on, or has just asked, is told that we are ending.
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
