@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod demo_service;
 pub mod runtime;
+pub mod schedule;
 pub mod telemetry;
 pub mod words;

@@ -3,6 +3,7 @@
 //! Nothing is decided here: inputs go in, durable records come out first, then their effects are performed.
 
 mod boot;
+mod calendar;
 mod clock;
 mod dispatcher;
 mod drivers;
