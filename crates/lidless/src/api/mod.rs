@@ -2,11 +2,14 @@
 
 pub mod client;
 mod gate;
+mod hooks;
 mod host;
 mod routes;
 mod runs;
 mod server;
+mod signature;
 
+pub use hooks::Hooks;
 pub use routes::{EventLine, RestartAnswer, RestartRequest};
 pub use runs::{RunAnswer, RunOrder, RunRequest, RunStatus, RunWhat, Runs, StepStatus};
 pub use server::{ServeError, Server};

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Peer;
+use super::hooks::{self, Hooks};
 use super::host;
 use super::runs;
 use crate::runtime::status::{self, rfc3339};
@@ -49,6 +50,8 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     /// Room for those that follow events.
     pub(super) followers: Arc<Semaphore>,
+    /// Those that may begin runs from elsewhere.
+    pub(super) hooks: Arc<Hooks>,
 }
 
 /// A record on the wire and on a terminal.
@@ -115,7 +118,14 @@ pub enum RestartAnswer {
 
 /// What is served on loopback TCP, where any page in a browser can ask.
 pub(super) fn web(context: Context) -> axum::Router {
-    asked_once(public(context).layer(axum::middleware::from_fn(host::only_ours)))
+    let ours = public(context.clone()).layer(axum::middleware::from_fn(host::only_ours));
+    // Webhooks come by way of a proxy that serves another name; a page in a browser cannot sign.
+    asked_once(ours.merge(signed(context)))
+}
+
+/// Routes that let in whoever can sign, and nobody else.
+fn signed(context: Context) -> axum::Router {
+    axum::Router::new().route("/v1/hooks/{pipeline}", post(hooks::post_hook)).with_state(context)
 }
 
 /// All routes: on the Unix socket.
@@ -128,7 +138,7 @@ pub(super) fn local(context: Context) -> axum::Router {
         .route("/v1/run", post(runs::post_run))
         .route("/v1/runs", get(runs::get_runs).post(runs::post_order))
         .with_state(context.clone());
-    asked_once(routes.merge(public(context)))
+    asked_once(routes.merge(public(context.clone())).merge(signed(context)))
 }
 
 /// Routes that only read and carry no secrets: also on loopback TCP.

@@ -189,6 +189,8 @@ pub struct PipelineSettings {
     pub name: String,
     /// A longer name, for people.
     pub title: Option<String>,
+    /// By which webhooks that begin a run are signed.
+    pub hook: Option<Secret>,
 }
 
 /// A step that runs a command. Unlike all others here it is journalled, as JSON in the step: a run keeps what it began with.

@@ -22,7 +22,7 @@ impl Resolver<'_> {
         let plan = Arc::new(Plan::in_a_row(steps));
         (
             PipelineSpec { name: name.clone(), plan, ..PipelineSpec::default() },
-            PipelineSettings { name: name.clone(), title: pipeline.value.title.clone() },
+            PipelineSettings { name: name.clone(), title: pipeline.value.title.clone(), hook: None },
         )
     }
 
