@@ -8,5 +8,6 @@ pub mod config;
 pub mod demo_service;
 pub mod runtime;
 pub mod schedule;
+pub mod story;
 pub mod telemetry;
 pub mod words;

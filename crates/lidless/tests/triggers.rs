@@ -1,16 +1,21 @@
-//! Do calendars and webhooks begin runs, each moment and each delivery once? A whole daemon, with its journal and its ports.
+//! Do calendars and webhooks begin runs, each moment and each delivery once, and can a run be foretold? A whole daemon, with
+//! its journal and its ports.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lidless::api::{Hooks, Server};
 use lidless::config::{self, Resolved, Secret};
-use lidless::runtime::{self, Booted, Handle};
+use lidless::runtime::{self, Booted, Handle, View, plan};
 use lidless_core::event::{Due, Event};
 use lidless_core::id::Seq;
+use lidless_core::pipeline::plan::{Approve, Plan, StepCall, StepSpec};
+use lidless_core::spec::Action;
 use lidless_core::trigger::{CatchUp, Trigger};
 use lidless_store::{EventFilter, SqliteReader};
 use tokio_util::sync::CancellationToken;
@@ -247,4 +252,68 @@ fn whoever_cannot_sign_begins_nothing_and_learns_nothing() {
         drop(handle);
     });
     assert!(!events(store).iter().any(|event| matches!(event, Event::RunCreated { .. })));
+}
+
+#[test]
+fn what_a_run_would_do_is_told_in_words_and_as_far_as_it_can_be_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let step = |name: &str, call| StepSpec { name: name.to_owned(), call, ..StepSpec::default() };
+    let plan = Plan::in_a_row(vec![
+        step("PAUSE", StepCall::Wait { time: Duration::from_secs(300) }),
+        StepSpec {
+            approve: Some(Approve { within: Duration::from_secs(3_600), ask: "5 EUR?".to_owned() }),
+            ..step("YES", StepCall::Nothing)
+        },
+        StepSpec { when: Some(Arc::from("inputs.dry != true")), ..step("SEND", StepCall::Nothing) },
+        StepSpec { when: Some(Arc::from("inputs.dry == true")), ..step("PRETEND", StepCall::Nothing) },
+        StepSpec { when: Some(Arc::from("outputs.SEND.sent > 5")), ..step("TELL", StepCall::Nothing) },
+        StepSpec { when: Some(Arc::from("inputs.dry > 5")), ..step("ODD", StepCall::Nothing) },
+        step("RESTART", StepCall::Service { service: "api".to_owned(), action: Action::Restart }),
+        step("NEED", StepCall::Require { healthy: vec!["api".to_owned()] }),
+        step("PLUG", StepCall::External { kind: "moon".to_owned(), settings: Arc::from("{}") }),
+    ]);
+    let adjust = move |resolved: &mut Resolved| resolved.spec.pipelines[0].plan = Arc::new(plan);
+    let lines = with_daemon(dir.path(), adjust, |handle, _| {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio.block_on(async {
+            let draft = |view: &View<'_>| plan::draft(view, "vault", r#"{"dry": true}"#, None).ok();
+            let plans = handle.query(draft).await.unwrap().unwrap().ask().await;
+            plans
+                .into_iter()
+                .map(|step| format!("{} {:?} {}", step.name, step.would, step.text))
+                .collect::<Vec<_>>()
+        })
+    });
+    assert_eq!(
+        lines,
+        [
+            "PAUSE Do would wait 5 min",
+            "YES Do would ask a person, for 1 h: 5 EUR?; then would go on",
+            "SEND Skip would be skipped: not inputs.dry != true",
+            "PRETEND Do would go on",
+            "TELL Depend would go on, if outputs.SEND.sent > 5",
+            "ODD Fail would fail: inputs.dry (true) and \"5\" cannot be compared",
+            "RESTART Do would restart api, and wait until it is well",
+            "NEED Fail would fail now: api is not configured",
+            "PLUG Fail would be parked: this lidless knows no step of kind `moon`",
+        ]
+    );
+}
+
+#[test]
+fn the_commands_of_the_page_sign_a_webhook() {
+    let page = std::fs::read_to_string("../../docs/pipelines.md").unwrap();
+    let script = page.split("```sh\n").find(|block| block.starts_with("body=")).unwrap();
+    let script = script.split("```").next().unwrap().to_owned();
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !has("curl") || !(has("openssl")) {
+        eprintln!("skipped: no curl or no openssl (Debian packages of these names)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let answer = with_daemon(dir.path(), with_hook, move |_, web| {
+        let script = script.replace("127.0.0.1:7433", &web.to_string());
+        Command::new("sh").args(["-c", &script]).env("SECRET", SECRET).output().unwrap()
+    });
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), r#"{"run":"run-1"}"#, "{answer:?}");
 }

@@ -12,6 +12,7 @@ mod handle;
 mod ledge;
 mod notify;
 mod outflow;
+pub mod plan;
 mod recover;
 mod scheduler;
 mod slots;

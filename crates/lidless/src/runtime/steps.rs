@@ -46,16 +46,21 @@ pub(super) fn calling(
     messages: &mpsc::WeakSender<Message>,
 ) -> Result<Calling, String> {
     let spec = run.spec(of.step).ok_or("the run has no such step")?;
-    let StepCall::External { kind, settings } = &spec.call else {
-        return Err(format!("{} is not a step that is called", spec.name));
-    };
-    let step: Arc<dyn Step> = match kind.as_str() {
-        "exec" => exec(settings, spec.class)?,
-        other => return Err(format!("this lidless knows no step of kind `{other}`")),
-    };
+    let step = step(spec)?;
     let call = call(run, spec, of);
     let log = RunHost { log: RunLog::new(logs, &call), of, messages: messages.clone() };
     Ok(Calling { step, call, log })
+}
+
+/// Returns what does a step; an `Err` says why this lidless cannot do it.
+pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
+    let StepCall::External { kind, settings } = &spec.call else {
+        return Err(format!("{} is not a step that is called", spec.name));
+    };
+    match kind.as_str() {
+        "exec" => exec(settings, spec.class),
+        other => Err(format!("this lidless knows no step of kind `{other}`")),
+    }
 }
 
 fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
@@ -95,7 +100,7 @@ fn handles(run: &Run, step: u32) -> Vec<Value> {
     handles.iter().map(|handle| json(handle)).collect()
 }
 
-fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
+pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
     let undoes = spec.undoes.and_then(|undone| {
         let forward = run.spec(undone)?;
         Some(Undoes {
