@@ -124,6 +124,7 @@ fn resolve(
     match run.phase(step) {
         // Also before the last question was asked: whoever knows need not wait.
         Phase::Held { .. } | Phase::InDoubt { .. } => {}
+        Phase::Parked { .. } if run.owes_an_answer(step) => {}
         Phase::Stuck { .. } if says.0 => {}
         Phase::Stuck { .. } => {
             return Err(Refusal::NotNow("that it had no effect is known: resume the run, or cancel it"));

@@ -4,6 +4,7 @@
 //! * [`Writer`] owns a journal on its own thread and makes everything that waits durable with one fsync.
 //! * [`SqliteReader`] and [`verify`] read beside a running daemon and change nothing.
 //! * [`conformance`] holds the cases that every implementation passes, also behind a [`FaultJournal`].
+//! * [`runstore`] is what several lidlesses share of their runs: leases, and an append that is fenced.
 //!
 //! Everything here is synchronous.
 
@@ -14,6 +15,7 @@ mod fault;
 mod filing;
 mod journal;
 mod memory;
+pub mod runstore;
 mod sqlite;
 mod writer;
 

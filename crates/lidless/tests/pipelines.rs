@@ -224,7 +224,7 @@ fn a_step_killed_at_its_deadline_is_in_doubt_and_asked_about() {
     let output = daemon.client(&["run", "vault"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
-    assert!(said.contains("? PAY  outcome unknown: not done within 10 s"), "{said}");
+    assert!(said.contains("? PAY  outcome unknown: not done within "), "{said}");
     assert!(said.contains("→ PAY  it was done: it is in the ledger"), "{said}");
     assert_eq!(place.booked(), ["PAY"]);
     daemon.end();

@@ -163,10 +163,11 @@ pub(crate) fn wake(t: &Turning<'_>, run: &Run) -> Option<Duration> {
     open.chain(ready).chain(back).chain(late).min()
 }
 
-/// Whether what a run could begin next waits for the journal: then time alone does not help it; `StoreMended` takes it up.
+/// Whether time alone helps nothing that a run could begin next: it waits for the journal (`StoreMended` takes it up), or has
+/// to be settled first, however late it is.
 fn stopped(t: &Turning<'_>, run: &Run) -> bool {
-    let value = |step: &u32| run.spec(*step).is_some_and(|spec| spec.value);
-    t.state.degraded.is_some() && run.ready.iter().all(value)
+    let value = |step: u32| run.spec(step).is_some_and(|spec| spec.value) && t.state.degraded.is_some();
+    run.ready.iter().all(|step| value(*step) || run.owes_an_answer(*step))
 }
 
 fn wake_of(t: &Turning<'_>, run: &Run, step: u32) -> Option<Duration> {

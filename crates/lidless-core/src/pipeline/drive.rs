@@ -102,6 +102,14 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
     intend(t, id, step, spec);
 }
 
+/// Does a step in doubt once more, in a run that goes forward no more: so it is known what must be taken back.
+pub(crate) fn again(t: &mut Turning<'_>, id: RunId, step: u32) {
+    let spec = t.state.runs.get(&id).and_then(|run| run.spec(step)).cloned();
+    if let Some(spec) = spec {
+        intend(t, id, step, spec);
+    }
+}
+
 /// Records the intent, and lets it be done.
 fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: StepSpec) {
     let Some((attempt, deadline)) = t.state.runs.get(&id).and_then(|run| {
@@ -154,6 +162,9 @@ fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration 
         | StepCall::Require { .. }
         | StepCall::External { .. } => now + spec.timeout,
     };
+    if run.owes_an_answer(step) {
+        return own;
+    }
     let of_step =
         spec.within.map(|within| run.state(step).and_then(|state| state.first).unwrap_or(now) + within);
     let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.created.monotonic + time);
@@ -164,6 +175,10 @@ fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration 
 pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Option<String> {
     let now = t.now.monotonic;
     let of_step = step.and_then(|step| Some((run.spec(step)?, run.state(step)?)));
+    // What may have taken effect is settled first, however late it is.
+    if step.is_some_and(|step| run.owes_an_answer(step)) {
+        return None;
+    }
     if let Some((spec, state)) = of_step {
         if let (Some(within), Some(first)) = (spec.within, state.first)
             && now >= first + within

@@ -90,6 +90,9 @@ pub struct StepState {
     /// When the first attempt that counts began, in engine time.
     #[serde(default, rename = "first_us", with = "micros_opt", skip_serializing_if = "Option::is_none")]
     pub first: Option<Duration>,
+    /// An earlier attempt is in doubt, and another one is to tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubt: bool,
     /// A person has said yes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approved: bool,
@@ -318,6 +321,45 @@ impl Run {
     /// Whether an act on the service is under way, so that answers about the service mean nothing.
     pub fn is_acting(&self) -> bool {
         !matches!(self.focus_phase(), Phase::Verifying { .. } | Phase::Held { .. } | Phase::Stuck { .. })
+    }
+
+    /// Whether a step in doubt may not simply be left: its effect would have to be counted, or taken back.
+    pub(crate) fn must_know(&self, step: u32) -> bool {
+        let spec = self.spec(step);
+        spec.is_some_and(|spec| spec.value || spec.undoes.is_some()) || self.plan.undone_by(step).is_some()
+    }
+
+    /// Whether an earlier attempt at a step is in doubt that may not be left so.
+    pub(crate) fn owes_an_answer(&self, step: u32) -> bool {
+        self.state(step).is_some_and(|state| state.doubt) && self.must_know(step)
+    }
+
+    /// Whether a step waits for something, and nothing was done for it yet: it can be left.
+    pub(crate) fn can_be_left(&self, step: u32) -> bool {
+        match self.phase(step) {
+            Phase::Awaiting { .. } | Phase::Resting { .. } => true,
+            Phase::Parked { .. } => !self.owes_an_answer(step),
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Calling { .. }
+            | Phase::InFlight { .. }
+            | Phase::Verifying { .. }
+            | Phase::InDoubt { .. }
+            | Phase::Failed { .. }
+            | Phase::Held { .. }
+            | Phase::Stuck { .. }
+            | Phase::Applied
+            | Phase::Undone
+            | Phase::Skipped { .. } => false,
+        }
+    }
+
+    /// A step whose attempt is in doubt, which waits for the next one that is to tell.
+    pub(crate) fn waits_to_tell(&self) -> Option<u32> {
+        let steps = 0..u32::try_from(self.plan.forward().len()).unwrap_or(u32::MAX);
+        let waits =
+            |step: &u32| matches!(self.phase(*step), Phase::Waiting { .. }) && self.owes_an_answer(*step);
+        steps.into_iter().find(waits)
     }
 
     /// Whether it goes forward no more, and is not being taken back either: what is under way is only settled.

@@ -45,6 +45,10 @@ pub(crate) fn order(t: &mut Turning<'_>, pipeline: &str, order: Order) -> Result
     if let Some(run) = key.as_deref().and_then(|key| t.state.run_with_key(key)) {
         return Ok(run);
     }
+    // Whoever orders a run by hand, or hands one in, is told at once that nobody could promise it now.
+    if t.state.degraded.is_some() && due.is_none() {
+        return Err(Refusal::NotNow("the journal cannot be written, and a run must survive a crash"));
+    }
     let from = match from {
         None => None,
         Some(name) => Some(

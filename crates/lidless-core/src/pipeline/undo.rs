@@ -38,12 +38,13 @@ pub(crate) fn give_up_quietly(t: &mut Turning<'_>, id: RunId, step: u32, reason:
 pub(crate) fn turn(t: &mut Turning<'_>, id: RunId) -> bool {
     let Some(run) = t.state.runs.get(&id) else { return false };
     let turned = run.turned.as_ref().map(|turned| (turned.step, turned.reason.clone(), turned.undoing));
+    if let Some(step) = run.waits_to_tell().filter(|_| run.goes_nowhere()) {
+        drive::again(t, id, step);
+        return true;
+    }
     match turned {
         None => {
-            let waits = |phase: &Phase| {
-                matches!(phase, Phase::Awaiting { .. } | Phase::Resting { .. } | Phase::Parked { .. })
-            };
-            if !run.open_steps().all(|(_, phase)| waits(phase)) {
+            if !run.open.iter().all(|step| run.can_be_left(*step)) {
                 return false;
             }
             let Some(step) = first_unsettled(run) else { return false };

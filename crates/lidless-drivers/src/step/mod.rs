@@ -3,6 +3,7 @@
 pub mod exec;
 pub mod http;
 pub mod leftovers;
+pub mod plugin;
 pub mod when;
 
 mod answer;

@@ -154,6 +154,6 @@ pub(super) fn micros(record: &Record) -> i64 {
 }
 
 /// Returns a number as SQLite keeps it. None of ours comes near the limit: a record a nanosecond takes 292 years.
-pub(super) fn to_sql(number: u64) -> i64 {
+pub(crate) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -7,10 +7,10 @@ use lidless_core::id::{Seq, ServiceId};
 use lidless_core::time::Now;
 
 /// A BLAKE3 hash.
-pub(super) type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// The `prev` of the first row.
-pub(super) const GENESIS: Hash = [0; 32];
+pub(crate) const GENESIS: Hash = [0; 32];
 
 /// The end of the journal.
 #[derive(Clone, Copy, Debug)]

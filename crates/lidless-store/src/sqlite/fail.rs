@@ -10,7 +10,7 @@ use crate::{Holder, JournalError};
 const IOERR_SHM_SIZE: i32 = 4874;
 
 /// Sorts an error of SQLite. `action` completes "cannot ... journal".
-pub(super) fn sort(path: &Path, action: &'static str, err: rusqlite::Error) -> JournalError {
+pub(crate) fn sort(path: &Path, action: &'static str, err: rusqlite::Error) -> JournalError {
     let owned = path.to_owned();
     let io = |err| JournalError::Io { path: path.to_owned(), action, source: Box::new(err) };
     match &err {

@@ -57,7 +57,7 @@ pub(super) fn cut_short(path: &Path) -> Option<CutShort> {
 }
 
 /// Turns "malformed" into "truncated" where the length of the file says so.
-pub(super) fn explain(path: &Path, err: JournalError) -> JournalError {
+pub(crate) fn explain(path: &Path, err: JournalError) -> JournalError {
     match err {
         JournalError::Corrupt { .. } | JournalError::NotAJournal { .. } => match cut_short(path) {
             Some(cut) => JournalError::Truncated { path: path.to_owned(), what: cut.to_string() },

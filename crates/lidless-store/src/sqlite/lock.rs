@@ -55,7 +55,7 @@ impl Lock {
 }
 
 /// Returns the path of a file that belongs to the journal.
-pub(super) fn beside(journal: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(journal: &Path, suffix: &str) -> PathBuf {
     let mut name = journal.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

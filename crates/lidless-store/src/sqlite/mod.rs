@@ -32,6 +32,12 @@ use lidless_core::id::Seq;
 use lidless_core::time::Now;
 use rusqlite::Connection;
 
+pub(crate) use append::to_sql;
+pub(crate) use chain::{GENESIS, Hash};
+pub(crate) use fail::sort;
+pub(crate) use file::explain;
+pub(crate) use lock::beside;
+pub(crate) use open::{BUSY_WAIT_MAX, create_directory, make_durable, prepare, sync_directory};
 pub use problem::{Problem, VerifyError, VerifyReport};
 pub use reader::{EventFilter, SqliteReader};
 pub use schema::SCHEMA_VERSION;

@@ -20,10 +20,10 @@ use super::schema::{self, Identity};
 use crate::{Holder, JournalError};
 
 /// How long one access waits for another process: readers hold the journal for milliseconds.
-const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Creates the journal's directory, for its owner only, where there is none.
-pub(super) fn create_directory(path: &Path) -> Result<(), JournalError> {
+pub(crate) fn create_directory(path: &Path) -> Result<(), JournalError> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if parent.is_dir() {
         return Ok(());
@@ -93,7 +93,7 @@ fn create_file(path: &Path) -> Result<bool, JournalError> {
 }
 
 /// Makes the new file's name durable.
-fn sync_directory(path: &Path) -> Result<(), JournalError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), JournalError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -102,7 +102,8 @@ fn sync_directory(path: &Path) -> Result<(), JournalError> {
     synced.map_err(|err| JournalError::from_io(path, "create", err))
 }
 
-fn prepare(conn: &Connection, path: &Path) -> Result<(), JournalError> {
+/// Sets what is not kept in the file: how it is written, and who copies the log.
+pub(crate) fn prepare(conn: &Connection, path: &Path) -> Result<(), JournalError> {
     let mode: String =
         conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).named(path, "open")?;
     if mode != "wal" {
@@ -125,7 +126,7 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), JournalError> {
 /// After a failed fsync the log may hold a commit that is in the page cache and not on the disk, and a second fsync of the
 /// log would call it durable. Copying writes the pages anew, so that this fsync says the truth: whatever is read after
 /// `open` is on the disk.
-fn make_durable(conn: &Connection, path: &Path) -> Result<(), JournalError> {
+pub(crate) fn make_durable(conn: &Connection, path: &Path) -> Result<(), JournalError> {
     let (busy, in_log, copied) = conn
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))

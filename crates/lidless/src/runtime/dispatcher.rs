@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lidless_core::check::{CheckOutcome, FailureKind};
-use lidless_core::effect::{Input, Reply, Turn};
+use lidless_core::effect::{Command, Input, Reply, Turn};
 use lidless_core::engine::Engine;
 use lidless_core::event::Record;
 use lidless_core::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
@@ -21,6 +21,8 @@ use super::calendar::Calendar;
 use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
+use super::follow::Followers;
+use super::gather::Pace;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
@@ -34,8 +36,6 @@ const LATE: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acts under way may still take when lidless is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Ended tasks taken in one go, so that their events share one fsync.
-const BATCH_MAX: usize = 512;
 
 /// The dispatcher.
 pub struct Daemon {
@@ -59,6 +59,8 @@ pub struct Daemon {
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
+    pub(super) followers: Followers,
+    pub(super) pace: Pace,
     pub(super) names: Names,
     pub(super) counters: Counters,
     pub(super) late_at: Duration,
@@ -120,6 +122,8 @@ impl Daemon {
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
+            followers: Followers::default(),
+            pace: Pace::default(),
             names,
             counters,
             late_at: Duration::ZERO,
@@ -153,12 +157,8 @@ impl Daemon {
                 () = stop.cancelled() => break,
                 Some(done) = self.tasks.join_next() => {
                     self.on_time(planned);
-                    let now = self.clock.now();
-                    self.ended(now, done);
-                    for _ in 1..BATCH_MAX {
-                        let Some(done) = self.tasks.try_join_next() else { break };
-                        self.ended(now, done);
-                    }
+                    self.ended(self.clock.now(), done);
+                    self.gather().await;
                 }
                 () = news.1.notified() => {
                     self.on_time(planned);
@@ -167,6 +167,7 @@ impl Daemon {
                 Some(message) = self.inbox.recv() => {
                     self.on_time(planned);
                     self.message(message);
+                    self.gather().await;
                 }
                 () = tokio::time::sleep_until(planned.into()) => self.on_time(planned),
             }
@@ -244,7 +245,7 @@ impl Daemon {
         }
     }
 
-    fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
+    pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
             Ok(Done::Probed { .. } | Done::Changed { .. } | Done::Calendar(_)) if self.draining => {}
@@ -328,7 +329,7 @@ impl Daemon {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Query(query) => query(&View {
                 engine: &self.engine,
@@ -339,8 +340,11 @@ impl Daemon {
                 orphans: &self.drivers.orphans,
             }),
             Message::Command(command, reply) => {
+                // A restart by hand goes on without a journal, as healing does.
+                let survives = !matches!(command, Command::Restart { .. });
                 if let Some(answer) = self.turn(Input::Command(command)) {
-                    self.ledge.put_reply(reply, answer, self.engine.state().seq);
+                    let promises = survives && !matches!(answer, Reply::Refused(_));
+                    self.ledge.put_reply(reply, answer, self.engine.state().seq, promises);
                 }
             }
             Message::Keep(Keep { of, handle, reply }) => {
@@ -354,6 +358,7 @@ impl Daemon {
                     self.ledge.put_kept(reply, self.engine.state().seq);
                 }
             }
+            Message::Follow(command, follower) => self.command_and_follow(command, follower),
         }
     }
 

@@ -21,6 +21,7 @@ use lidless_drivers::process::{Launcher, ManagedProcess, Orphan, ProcessSettings
 use lidless_drivers::systemd::Bus;
 
 use super::clock::Clock;
+use super::code::CodeSteps;
 use super::notify::Notifier;
 use super::slots;
 use crate::config::Resolved;
@@ -36,6 +37,7 @@ pub struct Drivers {
     /// Processes that run on without a service.
     pub(super) orphans: Vec<Orphan>,
     run_logs: PathBuf,
+    code: CodeSteps,
 }
 
 /// A driver that cannot be built: what the configuration says is well-formed, but this machine cannot do it.
@@ -51,6 +53,19 @@ pub struct DriverError {
 }
 
 impl Drivers {
+    /// Returns the drivers of a program that has nothing but steps of its own. An empty path keeps no words of runs.
+    pub(crate) fn of_code(code: CodeSteps, run_logs: PathBuf) -> Drivers {
+        Drivers {
+            checks: HashMap::new(),
+            actuators: HashMap::new(),
+            notifiers: Arc::new([]),
+            managed: Vec::new(),
+            orphans: Vec::new(),
+            run_logs,
+            code,
+        }
+    }
+
     /// Returns the driver of a check.
     pub fn check(&self, service: &str, check: &str) -> Option<Arc<dyn Check>> {
         self.checks.get(service)?.get(check).cloned()
@@ -75,6 +90,11 @@ impl Drivers {
         &self.run_logs
     }
 
+    /// The steps that are code of this program.
+    pub(super) fn code(&self) -> &CodeSteps {
+        &self.code
+    }
+
     /// Everybody who is told.
     pub(super) fn notifiers(&self) -> Arc<[Notifier]> {
         Arc::clone(&self.notifiers)
@@ -96,6 +116,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             managed: Vec::new(),
             orphans: Vec::new(),
             run_logs: state_dir.join("runs"),
+            code: CodeSteps::default(),
         },
         bus: None,
         tls: TlsConfigs::default(),

@@ -5,9 +5,12 @@
 mod boot;
 mod calendar;
 mod clock;
+pub(crate) mod code;
 mod dispatcher;
 mod drivers;
 mod effects;
+pub(crate) mod follow;
+mod gather;
 mod handle;
 mod ledge;
 mod notify;

@@ -44,6 +44,7 @@ impl Daemon {
         drop(news);
         if durable > self.durable {
             self.durable = durable;
+            self.pace.answered(durable);
             self.silent = false;
             self.waiting_since = None;
             // What was waiting for just this must go first: only what is left then still waits for the disk.
@@ -74,7 +75,7 @@ impl Daemon {
                 None => self.durable = self.engine.state().seq,
                 Some(writer) => {
                     match writer.try_submit(batch) {
-                        Ok(()) => {}
+                        Ok(()) => self.pace.asked(self.engine.state().seq),
                         // The disk is slow: what is decided meanwhile joins the batch, and waits with it.
                         Err(SubmitError::Busy(batch)) => self.batch = batch,
                         Err(err @ SubmitError::Gone(_)) => {
@@ -121,9 +122,11 @@ impl Daemon {
             let told = self.names.tell(record);
             telemetry::log(&told);
             self.counters.count(&told);
+            self.followers.take(&told.record, self.durable);
             // Nobody needs to listen.
             drop(self.feed.send(Arc::new(told)));
         }
+        self.followers.durable(self.durable);
         self.ledge.answer(self.durable, self.failed.is_some());
         let now = self.clock.now().monotonic;
         for effect in effects {
@@ -241,7 +244,7 @@ impl Daemon {
     /// What an attempt at a step calls, from what its run has pinned.
     fn calling(&self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
-        steps::calling(run, of, self.drivers.run_logs(), &self.messages)
+        steps::calling(run, of, &self.drivers, &self.messages)
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {

@@ -15,6 +15,7 @@ use lidless_drivers::step::{Call, Host, Log, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::code;
 use super::effects::Attempt;
 use super::handle::View;
 use super::steps;
@@ -108,6 +109,7 @@ pub fn draft(view: &View<'_>, pipeline: &str, inputs: &str, from: Option<&str>) 
                     said(Would::Fail, format!("would fail now: {}", unwell.join("; ")))
                 }
             }
+            StepCall::External { kind, .. } if kind == code::KIND => does("call its function".to_owned()),
             StepCall::External { .. } => match steps::step(step) {
                 Ok(implementation) => {
                     let of = Attempt { run: run.id, step: index, attempt: 1 };

@@ -19,6 +19,8 @@ use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step, 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
+use super::code;
+use super::drivers::Drivers;
 use super::effects::Attempt;
 use super::handle::{Keep, Message};
 use crate::config::settings;
@@ -42,13 +44,18 @@ pub(super) struct Calling {
 pub(super) fn calling(
     run: &Run,
     of: Attempt,
-    logs: &Path,
+    drivers: &Drivers,
     messages: &mpsc::WeakSender<Message>,
 ) -> Result<Calling, String> {
     let spec = run.spec(of.step).ok_or("the run has no such step")?;
-    let step = step(spec)?;
+    let is_code = matches!(&spec.call, StepCall::External { kind, .. } if kind == code::KIND);
+    let step = if is_code {
+        drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?
+    } else {
+        step(spec)?
+    };
     let call = call(run, spec, of);
-    let log = RunHost { log: RunLog::new(logs, &call), of, messages: messages.clone() };
+    let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone() };
     Ok(Calling { step, call, log })
 }
 
@@ -198,9 +205,10 @@ impl RunLog {
         RunLog { run: call.run.clone(), step: call.step.clone(), path, file: Mutex::new(None) }
     }
 
-    /// A run without words has no file.
+    /// A run without words has no file, and where nothing is kept there is no folder for one.
     fn open(&self) -> Option<File> {
-        std::fs::create_dir_all(self.path.parent()?).ok()?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+        std::fs::create_dir_all(folder).ok()?;
         OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
     }
 }
