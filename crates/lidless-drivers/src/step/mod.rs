@@ -7,6 +7,7 @@ pub mod plugin;
 pub mod when;
 
 mod answer;
+mod decimal;
 mod last;
 mod output;
 mod talk;
