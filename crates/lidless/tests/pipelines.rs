@@ -1,6 +1,10 @@
 //! Does a pipeline of real commands survive real failures, and say which step failed and why?
 #![allow(clippy::unwrap_used)]
 
+#[path = "pipelines/kinds.rs"]
+mod kinds;
+#[path = "pipelines/page.rs"]
+mod page;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

@@ -53,6 +53,9 @@ pipelines:
   other:
     steps:
       - DO: { call: { exec: ['true'] } }
+  asks:
+    steps:
+      - LET: { approve: { within: 1h }, call: { exec: ['true'] } }
 "#;
 
 struct Place {
@@ -169,6 +172,15 @@ fn a_run_without_a_daemon_says_the_same_and_leaves_the_journal_closed() {
     assert!(busy.stderr.contains(&pid) && busy.stderr.contains("without --local"), "{}", busy.stderr);
     let key = place.env.run(&["run", "vault", "--key", "monday"]);
     assert_eq!(key.code, Some(0), "also a daemon says at once that it is over: {}", key.stderr);
+}
+
+#[test]
+fn nobody_can_be_asked_where_there_is_no_daemon() {
+    let mut place = Place::new();
+    assert_snapshot!("local_asks", place.env.show(&["run", "asks", "--local"]));
+    place.serve();
+    assert_eq!(place.env.run(&["approve", "run-1"]).code, Some(0));
+    place.until("it is done", || place.env.run(&["explain", "run-1"]).stdout.contains("of asks: done in"));
 }
 
 /// Kills lidless while PAY has booked and not answered.

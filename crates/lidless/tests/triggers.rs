@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lidless::api::{Hooks, Server};
-use lidless::config::{self, Resolved, Secret};
+use lidless::config::settings::HookSettings;
+use lidless::config::{self, Resolved, Secret, Secrets};
 use lidless::runtime::{self, Booted, Handle, View, plan};
 use lidless_core::event::{Due, Event};
 use lidless_core::id::Seq;
@@ -175,7 +176,7 @@ fn signed(body: &str, ago_s: i64) -> String {
 }
 
 fn with_hook(resolved: &mut Resolved) {
-    resolved.pipelines[0].hook = Some(Secret::new(SECRET));
+    resolved.pipelines[0].hook = Some(HookSettings { secret: Secret::new(SECRET) });
 }
 
 #[test]
@@ -316,4 +317,23 @@ fn the_commands_of_the_page_sign_a_webhook() {
         Command::new("sh").args(["-c", &script]).env("SECRET", SECRET).output().unwrap()
     });
     assert_eq!(String::from_utf8_lossy(&answer.stdout), r#"{"run":"run-1"}"#, "{answer:?}");
+}
+
+#[test]
+fn the_configurations_of_the_page_are_good() {
+    let page = std::fs::read_to_string("../../docs/pipelines.md").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lidless.yaml");
+    let of_section = |title: &str| {
+        let section = page.split(title).nth(1).unwrap().split("```yaml\n").nth(1).unwrap();
+        let yaml = section.split("```").next().unwrap();
+        std::fs::write(&file, yaml).unwrap();
+        let loaded = config::load_with(std::slice::from_ref(&file), Secrets::Optional);
+        loaded.unwrap_or_else(|problems| panic!("{title}: {problems}")).resolved
+    };
+    assert!(of_section("\n## Webhooks\n").pipelines[0].hook.is_some());
+    let calendar = of_section("\n## Calendars\n");
+    let (zone, expression) = ("Europe/Lisbon".to_owned(), "0 4 * * *".to_owned());
+    let wanted = Trigger::Cron { expression, zone, catch_up: CatchUp::One };
+    assert_eq!(calendar.spec.pipelines[0].triggers, [wanted]);
 }

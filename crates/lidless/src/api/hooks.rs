@@ -49,8 +49,8 @@ impl Hooks {
     /// Those of a configuration.
     pub fn of(resolved: &Resolved) -> Hooks {
         let secrets = resolved.pipelines.iter().filter_map(|pipeline| {
-            let secret = pipeline.hook.clone().filter(|secret| !secret.expose().is_empty())?;
-            Some((pipeline.name.clone(), secret))
+            let hook = pipeline.hook.as_ref().filter(|hook| !hook.secret.expose().is_empty())?;
+            Some((pipeline.name.clone(), hook.secret.clone()))
         });
         let lately = Lately { room: BURST, at: Instant::now(), seen: HashMap::new() };
         Hooks { secrets: secrets.collect(), lately: Mutex::new(lately) }

@@ -25,6 +25,7 @@ pub mod serve;
 mod since;
 pub mod status;
 pub mod store;
+mod triggers;
 mod waiting;
 pub mod watch;
 

@@ -203,7 +203,7 @@ impl Daemon {
             }
             Effect::Weigh { run, step, when } => {
                 let holds = match self.engine.state().runs.get(&run) {
-                    Some(run) => steps::weigh(run, &when),
+                    Some(run) => steps::weigh(run, step, &when),
                     None => return,
                 };
                 self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));

@@ -4,15 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
 use lidless_core::pipeline::run::{Phase, Run};
 use lidless_core::state::State;
 use lidless_drivers::check::BoxFuture;
-use lidless_drivers::child::CommandSpec;
-use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
+use lidless_drivers::check::http::TlsConfigs;
+use lidless_drivers::step::exec::ExecStep;
+use lidless_drivers::step::http::HttpStep;
 use lidless_drivers::step::leftovers;
 use lidless_drivers::step::when::When;
 use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step, Undoes};
@@ -23,7 +24,8 @@ use super::code;
 use super::drivers::Drivers;
 use super::effects::Attempt;
 use super::handle::{Keep, Message};
-use crate::config::settings;
+use crate::config::secret::{SecretError, SecretSource};
+use crate::config::settings::{ExecStepSettings, HttpStepSettings};
 
 /// How long nobody asks again where a step in doubt did not say.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -32,6 +34,9 @@ const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// More than this of what a run has to say is not kept.
 const LOG_MAX: u64 = 1024 * 1024;
+
+/// Certificates are read once: that takes too long for the engine's own thread to do it for every step.
+static TLS: LazyLock<TlsConfigs> = LazyLock::new(TlsConfigs::default);
 
 /// A step, and what it is told.
 pub(super) struct Calling {
@@ -48,58 +53,95 @@ pub(super) fn calling(
     messages: &mpsc::WeakSender<Message>,
 ) -> Result<Calling, String> {
     let spec = run.spec(of.step).ok_or("the run has no such step")?;
-    let is_code = matches!(&spec.call, StepCall::External { kind, .. } if kind == code::KIND);
-    let step = if is_code {
-        drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?
-    } else {
-        step(spec)?
+    let StepCall::External { kind, settings } = &spec.call else {
+        return Err(format!("{} is not a step that is called", spec.name));
+    };
+    let step = match kind.as_str() {
+        code::KIND => drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?,
+        kind => prepare(kind, settings, spec.class)?,
     };
     let call = call(run, spec, of);
     let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone() };
     Ok(Calling { step, call, log })
 }
 
-/// Returns what does a step; an `Err` says why this lidless cannot do it.
+/// Returns what does a step that is no code of ours; an `Err` says why this lidless cannot do it.
 pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
-    let StepCall::External { kind, settings } = &spec.call else {
-        return Err(format!("{} is not a step that is called", spec.name));
-    };
-    match kind.as_str() {
-        "exec" => exec(settings, spec.class),
+    match &spec.call {
+        StepCall::External { kind, settings } => prepare(kind, settings, spec.class),
+        StepCall::Nothing
+        | StepCall::Wait { .. }
+        | StepCall::Act { .. }
+        | StepCall::Service { .. }
+        | StepCall::Verify { .. }
+        | StepCall::Require { .. } => Err(format!("{} is not a step that is called", spec.name)),
+    }
+}
+
+/// Prepares a step from what its run has pinned. Secrets are read here, anew for each attempt: only where they are is pinned.
+fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
+    // Who cannot simply do it again must not take a failure for "nothing happened".
+    let strict = matches!(class, Class::Confirmable | Class::OneShot);
+    let unread = |err: serde_json::Error| format!("its settings cannot be read: {err}");
+    let secret = |source: &SecretSource| source.read().map(|secret| secret.expose().to_owned());
+    let missing = |err: SecretError| format!("a secret of it is missing: {err}");
+    match kind {
+        "exec" => {
+            let settings: ExecStepSettings = serde_json::from_str(settings).map_err(unread)?;
+            Ok(Arc::new(ExecStep::new(settings.for_driver(strict, &secret).map_err(missing)?)))
+        }
+        "http" => {
+            let settings: HttpStepSettings = serde_json::from_str(settings).map_err(unread)?;
+            let settings = settings.for_driver(strict, &secret).map_err(missing)?;
+            let step =
+                HttpStep::with_tls(&settings, &TLS).map_err(|err| format!("it cannot be prepared: {err}"))?;
+            Ok(Arc::new(step))
+        }
         other => Err(format!("this lidless knows no step of kind `{other}`")),
     }
 }
 
-fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
-    let settings: settings::ExecStepSettings =
-        serde_json::from_str(settings).map_err(|err| format!("its settings cannot be read: {err}"))?;
-    let command = |argv: Vec<String>| CommandSpec {
-        argv,
-        dir: Some(settings.dir.clone()),
-        env: settings.env.clone(),
-        ..CommandSpec::default()
-    };
-    Ok(Arc::new(ExecStep::new(ExecStepSettings {
-        command: command(settings.command.clone()),
-        confirm: settings.confirm.clone().map(command),
-        // Who cannot simply do it again must not take a failure for "nothing happened".
-        strict: matches!(class, Class::Confirmable | Class::OneShot),
-        heartbeat: None,
-        handles: false,
-    })))
-}
-
 /// Says whether a step's condition holds.
-pub(super) fn weigh(run: &Run, when: &str) -> Result<bool, String> {
-    When::parse(when).map_err(|err| err.to_string())?.holds(&inputs(run), &outputs(run))
+pub(super) fn weigh(run: &Run, step: u32, when: &str) -> Result<bool, String> {
+    let name = run.spec(step).map(|spec| spec.name.as_str()).unwrap_or_default();
+    When::parse(when).map_err(|err| err.to_string())?.holds(&inputs(run), &outputs(run, name))
 }
 
 fn inputs(run: &Run) -> Value {
     if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) }
 }
 
-fn outputs(run: &Run) -> Value {
-    Value::Object(run.outputs().map(|(name, output)| (name.to_owned(), json(output))).collect())
+/// What steps put out, as the step of this name sees it. The steps of a pipeline that was taken up lie under its name; one of
+/// them sees its own first, as it would if the pipeline ran by itself.
+fn outputs(run: &Run, seen_from: &str) -> Value {
+    let mut all = Map::new();
+    for (spec, state) in run.plan.steps().iter().zip(&run.steps) {
+        let Some(output) = state.output.as_deref() else { continue };
+        // What takes a step back is no part of it, and a program's own steps are called as the program likes.
+        let is_code = matches!(&spec.call, StepCall::External { kind, .. } if kind == code::KIND);
+        let is_whole = spec.undoes.is_some() || is_code;
+        let mut path: Vec<&str> = if is_whole { vec![&spec.name] } else { spec.name.split('/').collect() };
+        let Some(last) = path.pop() else { continue };
+        let mut at = &mut all;
+        for part in path {
+            let inner = at.entry(part).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(inner) = inner else { return Value::Object(Map::new()) };
+            at = inner;
+        }
+        at.insert(last.to_owned(), json(output));
+    }
+    let mut own = Some(&all);
+    let mut nearer = Vec::new();
+    let mut path: Vec<&str> = seen_from.split('/').collect();
+    path.pop();
+    for part in path {
+        own = own.and_then(|own| own.get(part)).and_then(Value::as_object);
+        nearer.extend(own.cloned());
+    }
+    for own in nearer {
+        all.extend(own);
+    }
+    Value::Object(all)
 }
 
 fn handles(run: &Run, step: u32) -> Vec<Value> {
@@ -124,7 +166,7 @@ pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
         attempt: of.attempt,
         idempotency_key: idempotency_key(run, spec),
         inputs: inputs(run),
-        outputs: outputs(run),
+        outputs: outputs(run, &spec.undoes.and_then(|undone| run.spec(undone)).unwrap_or(spec).name),
         handles: handles(run, of.step),
         undoes,
     }
