@@ -14,6 +14,7 @@ use lidless_core::spec::Action;
 use lidless_core::time::Now;
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::check::Check;
+use lidless_drivers::step::{Answer, Host};
 
 use tokio_util::sync::CancellationToken;
 
@@ -99,13 +100,25 @@ pub(super) async fn step(
     };
     let outcome = tokio::select! {
         done = tokio::time::timeout(timeout + GRACE, performing) => match done {
-            Ok(Ok(answer)) => steps::outcome(answer),
+            Ok(Ok(answer)) => {
+                keep(&answer, &log).await;
+                steps::outcome(answer)
+            }
             Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
             Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
         },
         () = interrupted => Outcome::Unknown { reason: "cancelled while it was under way".to_owned() },
     };
     performed(of, outcome)
+}
+
+/// Remembers by what an effect can be found again, also where a step says that only at its end: what takes it back needs it.
+async fn keep(answer: &Answer, host: &dyn Host) {
+    if let Answer::Applied { handle: Some(handle), .. } = answer
+        && let Err(why) = host.keep(handle).await
+    {
+        tracing::warn!(why, "What a step can be found by is not on record.");
+    }
 }
 
 /// Asks once whether a step of a pipeline took effect.

@@ -61,7 +61,8 @@ pub(super) fn calling(
         kind => prepare(kind, settings, spec.class)?,
     };
     let call = call(run, spec, of);
-    let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone() };
+    let kept = Mutex::new(call.handles.clone());
+    let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone(), kept };
     Ok(Calling { step, call, log })
 }
 
@@ -260,6 +261,8 @@ pub(super) struct RunHost {
     log: RunLog,
     of: Attempt,
     messages: mpsc::WeakSender<Message>,
+    /// Handles that are durable already.
+    kept: Mutex<Vec<Value>>,
 }
 
 impl Log for RunHost {
@@ -271,12 +274,17 @@ impl Log for RunHost {
 impl Host for RunHost {
     fn keep<'a>(&'a self, handle: &'a Value) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
+            if self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(handle) {
+                return Ok(());
+            }
             let ending = || "lidless is ending".to_owned();
             let messages = self.messages.upgrade().ok_or_else(ending)?;
             let (reply, kept) = oneshot::channel();
             let keep = Keep { of: self.of, handle: handle.to_string(), reply };
             messages.send(Message::Keep(keep)).await.map_err(|_| ending())?;
-            kept.await.map_err(|_| ending())?
+            kept.await.map_err(|_| ending())??;
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(handle.clone());
+            Ok(())
         })
     }
 }
