@@ -45,6 +45,7 @@ pub mod config;
 pub mod demo_service;
 pub mod runtime;
 pub mod schedule;
+pub mod story;
 pub mod telemetry;
 pub mod words;
 

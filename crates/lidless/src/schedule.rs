@@ -1,7 +1,11 @@
 //! What does a calendar of cron say, and in which zone? Expressions and names of zones, checked and put into words.
 
+mod moments;
+
 use croner::Cron;
 use jiff::tz::TimeZone;
+
+pub use moments::{Moments, next_after};
 
 /// Reads an expression of five fields, or of six with seconds in front, and says in words what it means. An `Err` says what is
 /// wrong with it.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::effect::Effect;
 use crate::event::{Event, Notice, Outcome, Verdict};
-use crate::health::Health;
 use crate::id::RunId;
 use crate::pipeline::plan::{Approve, Purpose, StepCall, StepSpec, act_and_verify};
 use crate::pipeline::run::{Phase, Run};
@@ -245,16 +244,7 @@ fn call_service(t: &mut Turning<'_>, id: RunId, (step, attempt): (u32, u32), nam
 
 /// Says whether the services are well. "Nobody knows" is no yes.
 fn required(t: &Turning<'_>, healthy: &[String]) -> Outcome {
-    let unwell = healthy.iter().filter_map(|name| {
-        let Some(id) = t.state.service_named(name) else { return Some(format!("{name} is not configured")) };
-        let health = t.state.service_health(id);
-        let failing = t.state.incident_of(id).map(|incident| format!(": {}", incident.failure.detail));
-        match health {
-            Health::Up | Health::Suspect { .. } if failing.is_none() => None,
-            _ => Some(format!("{name} is {}{}", health.word(), failing.unwrap_or_default())),
-        }
-    });
-    let unwell: Vec<_> = unwell.collect();
+    let unwell = t.state.unwell(healthy);
     if unwell.is_empty() {
         Outcome::Applied { output: format!("healthy: {}", healthy.join(", ")) }
     } else {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::calendar::Calendar;
 use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
@@ -79,6 +80,8 @@ pub struct Daemon {
     pub(super) probes: u64,
     draining: bool,
     pub(super) launches: Vec<Launch>,
+    /// None while it is being looked at, or where nobody is to.
+    pub(super) calendar: Option<Calendar>,
 }
 
 impl Daemon {
@@ -134,6 +137,7 @@ impl Daemon {
             probes: 0,
             draining: false,
             launches: Vec::new(),
+            calendar: Some(Calendar::default()),
         };
         let started =
             Input::Started { boot: daemon.clock.boot(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -187,6 +191,7 @@ impl Daemon {
         for (id, _) in checks {
             self.watch(id);
         }
+        self.look_at_calendar();
     }
 
     fn watch(&mut self, id: CheckId) {
@@ -243,7 +248,8 @@ impl Daemon {
     pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
-            Ok(Done::Probed { .. } | Done::Changed { .. }) if self.draining => {}
+            Ok(Done::Probed { .. } | Done::Changed { .. } | Done::Calendar(_)) if self.draining => {}
+            Ok(Done::Calendar(looked)) => self.fire(looked),
             Ok(Done::Probed { check, began, hedge, outcome }) => {
                 self.probes += 1;
                 self.probing = self.probing.saturating_sub(1);

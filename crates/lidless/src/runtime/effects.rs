@@ -18,6 +18,7 @@ use lidless_drivers::step::{Answer, Host};
 
 use tokio_util::sync::CancellationToken;
 
+use super::calendar::Looked;
 use super::notify::{Message, Notifier};
 use super::scheduler::Launch;
 use super::steps::{self, Calling};
@@ -39,6 +40,8 @@ pub(super) enum Done {
     Input(Input),
     /// A check's target has probably changed.
     Changed { check: CheckId },
+    /// Moments of calendars have come, or it is time to look anew.
+    Calendar(Looked),
 }
 
 /// Probes once.

@@ -3,6 +3,7 @@
 //! Nothing is decided here: inputs go in, durable records come out first, then their effects are performed.
 
 mod boot;
+mod calendar;
 mod clock;
 pub(crate) mod code;
 mod dispatcher;
@@ -14,6 +15,7 @@ mod handle;
 mod ledge;
 mod notify;
 mod outflow;
+pub mod plan;
 mod recover;
 mod scheduler;
 mod slots;

@@ -66,6 +66,19 @@ pub(super) fn calling(
     Ok(Calling { step, call, log })
 }
 
+/// Returns what does a step that is no code of ours; an `Err` says why this lidless cannot do it.
+pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
+    match &spec.call {
+        StepCall::External { kind, settings } => prepare(kind, settings, spec.class),
+        StepCall::Nothing
+        | StepCall::Wait { .. }
+        | StepCall::Act { .. }
+        | StepCall::Service { .. }
+        | StepCall::Verify { .. }
+        | StepCall::Require { .. } => Err(format!("{} is not a step that is called", spec.name)),
+    }
+}
+
 /// Prepares a step from what its run has pinned. Secrets are read here, anew for each attempt: only where they are is pinned.
 fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
     // Who cannot simply do it again must not take a failure for "nothing happened".
@@ -137,7 +150,7 @@ fn handles(run: &Run, step: u32) -> Vec<Value> {
     handles.iter().map(|handle| json(handle)).collect()
 }
 
-fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
+pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
     let undoes = spec.undoes.and_then(|undone| {
         let forward = run.spec(undone)?;
         Some(Undoes {
