@@ -156,7 +156,12 @@ impl Pipeline {
             steps.push(StepSpec { after, ..step(name, class(made, options), options) });
             if let Some(undo) = &options.undo {
                 let options = undo_options(options);
-                let spec = step(&undo_name(name), class(undo, &options), &options);
+                // What takes a step back changes something, whatever it says of itself.
+                let class = match class(undo, &options) {
+                    Class::Pure => Class::Idempotent,
+                    class @ (Class::Idempotent | Class::Confirmable | Class::OneShot) => class,
+                };
+                let spec = step(&undo_name(name), class, &options);
                 undos.push(StepSpec { undoes: Some(index), ..spec });
             }
         }

@@ -232,7 +232,7 @@ mod tests {
     fn story(events: impl IntoIterator<Item = Event>) -> Story {
         let step = |name: &str, undoes| StepSpec {
             name: name.to_owned(),
-            call: StepCall::Nothing,
+            call: StepCall::External { kind: "exec".to_owned(), settings: Arc::from("{}") },
             attempts_max: 3,
             undoes,
             ..StepSpec::default()

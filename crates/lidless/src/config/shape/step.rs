@@ -1,9 +1,6 @@
 //! What may a step say? The part of the table below `steps`, calls apart.
 
-use super::{
-    Accepts, CALL, CALL_EXEC, CALL_HTTP, CALL_SERVICE, CONFIRM_HTTP, Key, NONZERO, Shape, alone, key,
-    required,
-};
+use super::{Accepts, CALL, CALL_EXEC, CALL_HTTP, CONFIRM_HTTP, Key, NONZERO, Shape, alone, key, required};
 
 /// One step.
 pub static STEP: Shape = Shape {
@@ -126,9 +123,8 @@ pub static UNDO_CALL: Shape = Shape {
     keys: &[
         key("exec", Accepts::ArgvOrMap(&CALL_EXEC), "[/usr/local/bin/compound, --back]", "Runs a command."),
         key("http", Accepts::Map(&CALL_HTTP), "{ url: http://127.0.0.1:8080/refunds }", "Sends a request."),
-        key("service", Accepts::Map(&CALL_SERVICE), "{ restart: api }", "Acts on a service."),
     ],
-    one_of: &["exec", "http", "service"],
+    one_of: &["exec", "http"],
     later: &["plugin", "evm"],
 };
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use lidless_core::pipeline::plan::Class;
+
 use super::super::model::{ConfirmBy, Document, Given, Named, Step, Work};
 use super::super::node::{Place, Sp};
 use super::super::problem::Problem;
@@ -23,6 +25,7 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
             if let Some(undo) = &step.value.undo {
                 let name = format!("{}/undo", step.name.value);
                 one(&name, &undo.value, problems);
+                way_back(&name, &undo.value, undo.at, problems);
                 pivot(step, undo.at, problems);
             }
         }
@@ -66,6 +69,32 @@ fn one(name: &str, step: &Step, problems: &mut Vec<Problem>) {
             .at(confirm.at, "of another kind than the step")
             .help(help),
     );
+}
+
+/// Reports what cannot take a step back: it must be called outside, and change something.
+fn way_back(name: &str, undo: &Step, at: Place, problems: &mut Vec<Problem>) {
+    let does = match undo.work.good() {
+        None | Some(Work::Exec(_) | Work::Http(_)) => None,
+        Some(Work::Require(_)) => Some("only asks whether services are well"),
+        Some(Work::Nothing) => Some("waits for a person"),
+        Some(Work::Wait(_)) => Some("lets time go by"),
+        Some(Work::Service(..)) => Some("acts on a service"),
+        Some(Work::Pipeline(_)) => Some("is another pipeline"),
+    };
+    if let Some(does) = does {
+        problems.push(
+            Problem::error("config::no_way_back", format!("`{name}` {does}: that takes nothing back"))
+                .at(at, "what is to take the step back")
+                .help("write `undo: { exec: [PROGRAM] }` or `undo: { http: { url: URL } }`"),
+        );
+    }
+    if let Given::Good(Sp { value: Class::Pure, at }) = &undo.class {
+        problems.push(
+            Problem::error("config::no_way_back", format!("`{name}` is pure: that takes nothing back"))
+                .at(*at, "pure means that it changes nothing")
+                .help("remove `class: pure`"),
+        );
+    }
 }
 
 fn pivot(step: &Named<Step>, undo: Place, problems: &mut Vec<Problem>) {
