@@ -143,6 +143,7 @@ fn every_example_in_the_table_of_keys_is_itself_valid() {
                     "config::value_in_doubt",
                     "config::unknown_step",
                     "config::unknown_pipeline",
+                    "config::unknown_plugin",
                     "config::confirm_of_other_kind",
                     "config::secret_unavailable",
                     "config::bad_request",

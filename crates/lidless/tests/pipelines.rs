@@ -5,6 +5,8 @@
 mod kinds;
 #[path = "pipelines/page.rs"]
 mod page;
+#[path = "pipelines/plugin.rs"]
+mod plugin;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

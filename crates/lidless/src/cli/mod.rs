@@ -16,6 +16,7 @@ mod init;
 mod live;
 mod log;
 pub mod output;
+pub mod plugin;
 pub mod restart;
 pub mod run;
 pub mod runs;
@@ -42,7 +43,7 @@ use crate::demo_service::{self, DemoServiceArgs};
 
 /// The verbs in the order in which one meets them. Every verb that is not hidden stands here once.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Start", &["demo", "check", "serve", "schema", "completions", "man"]),
+    ("Start", &["demo", "check", "serve", "plugin", "schema", "completions", "man"]),
     ("See", &["status", "events", "incidents", "runs", "explain"]),
     ("Act", &["watch", "restart", "run", "resume", "cancel", "approve", "resolve"]),
     ("Keep", &["store"]),
@@ -95,6 +96,7 @@ enum Verb {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Serve(serve::ServeArgs),
+    Plugin(plugin::PluginArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
@@ -145,6 +147,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Demo(args) => demo::run(args, &globals),
         Verb::Check(args) => check::run(args, &globals),
         Verb::Serve(args) => serve::run(args, &globals),
+        Verb::Plugin(args) => plugin::run(args, &globals),
         Verb::Schema(args) => schema::run(args, &globals),
         Verb::Completions(args) => completions::run(args, &globals),
         Verb::Man(args) => completions::run_man(args, &globals),

@@ -58,6 +58,7 @@ struct Loader {
     /// Where each name was given first.
     services: HashMap<String, Place>,
     notifiers: HashMap<String, Place>,
+    plugins: HashMap<String, Place>,
     pipelines: HashMap<String, Place>,
 }
 
@@ -200,6 +201,7 @@ impl Loader {
         once(problems, "limits", &mut to.limits, from.limits);
         once(problems, "defaults", &mut to.defaults, from.defaults);
         by_name(problems, "notifier", &mut self.notifiers, &mut to.notify, from.notify);
+        by_name(problems, "plugin", &mut self.plugins, &mut to.plugins, from.plugins);
         by_name(problems, "service", &mut self.services, &mut to.services, from.services);
         by_name(problems, "pipeline", &mut self.pipelines, &mut to.pipelines, from.pipelines);
     }

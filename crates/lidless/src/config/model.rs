@@ -52,9 +52,24 @@ pub struct Document {
     /// By name.
     pub notify: Vec<Named<Given<Vec<Sp<String>>>>>,
     /// By name.
+    pub plugins: Vec<Named<Given<Plugin>>>,
+    /// By name.
     pub services: Vec<Named<Service>>,
     /// By name.
     pub pipelines: Vec<Named<Pipeline>>,
+}
+
+/// One entry of `plugins`.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// Program and arguments.
+    pub command: Vec<Sp<String>>,
+    /// Working directory.
+    pub dir: Option<Sp<String>>,
+    /// Environment.
+    pub env: Vec<(String, Text)>,
+    /// A line at least so often.
+    pub heartbeat: Option<Duration>,
 }
 
 /// Something that has a name.

@@ -1,6 +1,7 @@
 //! What is the configuration with every default filled in? A valid document becomes the engine's spec and the drivers' settings.
 
 mod pipeline;
+mod plugin;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -52,7 +53,8 @@ pub fn resolve(
 ) -> Resolved {
     let timing = document.defaults.as_ref().map(|defaults| defaults.value.clone()).unwrap_or_default();
     let written = document.store.as_ref().and_then(|store| store.value.path.as_ref());
-    let mut resolver = Resolver { dirs, secrets, problems, defaults: timing, logs: PathBuf::new() };
+    let plugins = &document.plugins;
+    let mut resolver = Resolver { dirs, secrets, problems, defaults: timing, logs: PathBuf::new(), plugins };
     let store_path = written.map_or_else(|| PathBuf::from(STORE_PATH), |path| resolver.path(path));
     resolver.logs = store_path.parent().unwrap_or(Path::new("/")).join("logs");
     let (specs, services) = document.services.iter().map(|service| resolver.service(service)).unzip();
@@ -93,6 +95,7 @@ struct Resolver<'a> {
     problems: &'a mut Vec<Problem>,
     defaults: Timing,
     logs: PathBuf,
+    plugins: &'a [Named<Given<model::Plugin>>],
 }
 
 impl Resolver<'_> {

@@ -3,6 +3,7 @@
 //! Unlike the core's `Spec`, these may hold secrets and are never journalled; only those of steps are, and hold none.
 //! `==` tells a reload what changed.
 
+mod plugin;
 mod steps;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use lidless_core::spec::Spec;
 
 use super::secret::Secret;
 use super::units::Signal;
+pub use plugin::*;
 pub use steps::*;
 
 /// The whole configuration, every default filled in.

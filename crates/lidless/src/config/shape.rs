@@ -5,12 +5,14 @@
 mod call;
 mod check;
 mod pipeline;
+mod plugin;
 mod service;
 mod step;
 
 pub use call::*;
 pub use check::*;
 pub use pipeline::*;
+pub use plugin::*;
 pub use service::*;
 pub use step::*;
 
@@ -179,6 +181,12 @@ pub static TOP: Shape = Shape {
             "Who is told, by name.",
         ),
         key(
+            "plugins",
+            Accepts::Named(&PLUGIN),
+            "{ ledger: { command: [./ledger.py] } }",
+            "Programs that stay and do steps of pipelines, by name.",
+        ),
+        key(
             "services",
             Accepts::Named(&SERVICE),
             "{ api: { checks: { up: { tcp: { address: 127.0.0.1:80 } } } } }",
@@ -192,16 +200,7 @@ pub static TOP: Shape = Shape {
         ),
     ],
     one_of: &[],
-    later: &[
-        "timezone",
-        "escalation",
-        "heartbeats",
-        "objectives",
-        "planned",
-        "plugins",
-        "chains",
-        "learning",
-    ],
+    later: &["timezone", "escalation", "heartbeats", "objectives", "planned", "chains", "learning"],
 };
 
 /// `store`.

@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::dispatcher::Daemon;
 use super::drivers::{self, DriverError};
 use super::handle::{Handle, Options};
+use super::plugins::MarkedPlugins;
 use super::recover::{RecoverError, Recovered, recover};
 use super::{slots, steps};
 use crate::config::Resolved;
@@ -49,6 +50,7 @@ pub enum BootError {
 /// Must be called within a tokio runtime.
 pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Result<Booted, BootError> {
     let seed = u64::from(std::process::id());
+    let journal_path = journal;
     let (recovered, journal) = match journal {
         None => {
             let engine = Engine::new(seed);
@@ -62,14 +64,16 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
     };
     let replayed = recovered.replayed;
     // Without a journal nothing outlives us, and nothing of an earlier lidless is ours.
-    let keeps = journal.is_some();
-    if keeps {
+    let plugins = journal_path.map(MarkedPlugins::of_store);
+    if let Some(plugins) = &plugins {
         slots::take_over(resolved, state_dir);
         steps::end_leftovers(recovered.engine.state());
+        plugins.end_leftovers(steps::LEFTOVERS_MAX);
     }
     let mut drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
     let managed = drivers.managed();
-    if keeps {
+    if let Some(plugins) = plugins {
+        drivers.plugins = plugins;
         drivers.orphans = slots::orphans(resolved, state_dir, &managed);
     }
     let spec = Arc::new(resolved.spec.clone());

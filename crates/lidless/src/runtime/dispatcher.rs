@@ -338,6 +338,7 @@ impl Daemon {
                 probes: self.probes,
                 counters: &self.counters,
                 orphans: &self.drivers.orphans,
+                plugins: &self.drivers.plugins,
             }),
             Message::Command(command, reply) => {
                 // A restart by hand goes on without a journal, as healing does.
@@ -414,6 +415,7 @@ impl Daemon {
         self.flush();
         self.snapshot(1);
         self.tasks.shutdown().await;
+        self.drivers.plugins.stop().await;
         Drained { cut, writer: self.writer.take() }
     }
 }

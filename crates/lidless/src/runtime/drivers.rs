@@ -23,6 +23,7 @@ use lidless_drivers::systemd::Bus;
 use super::clock::Clock;
 use super::code::CodeSteps;
 use super::notify::Notifier;
+use super::plugins::MarkedPlugins;
 use super::slots;
 use crate::config::Resolved;
 use crate::config::settings::{self, CheckKind, RunKind, Value};
@@ -38,6 +39,7 @@ pub struct Drivers {
     pub(super) orphans: Vec<Orphan>,
     run_logs: PathBuf,
     code: CodeSteps,
+    pub(super) plugins: MarkedPlugins,
 }
 
 /// A driver that cannot be built: what the configuration says is well-formed, but this machine cannot do it.
@@ -63,6 +65,7 @@ impl Drivers {
             orphans: Vec::new(),
             run_logs,
             code,
+            plugins: MarkedPlugins::default(),
         }
     }
 
@@ -117,6 +120,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             orphans: Vec::new(),
             run_logs: state_dir.join("runs"),
             code: CodeSteps::default(),
+            plugins: MarkedPlugins::default(),
         },
         bus: None,
         tls: TlsConfigs::default(),

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::drivers::Drivers;
 use super::follow::Follower;
+use super::plugins::MarkedPlugins;
 use super::recover::Recovered;
 use crate::telemetry::Counters;
 use crate::words::Told;
@@ -64,6 +65,7 @@ pub struct View<'a> {
     pub counters: &'a Counters,
     /// Processes that ran on without a service at the start.
     pub orphans: &'a [Orphan],
+    pub(super) plugins: &'a MarkedPlugins,
 }
 
 pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;

@@ -16,6 +16,7 @@ mod ledge;
 mod notify;
 mod outflow;
 pub mod plan;
+mod plugins;
 mod recover;
 mod scheduler;
 mod slots;

@@ -110,7 +110,7 @@ pub fn draft(view: &View<'_>, pipeline: &str, inputs: &str, from: Option<&str>) 
                 }
             }
             StepCall::External { kind, .. } if kind == code::KIND => does("call its function".to_owned()),
-            StepCall::External { .. } => match steps::step(step) {
+            StepCall::External { .. } => match steps::step(step, view.plugins) {
                 Ok(implementation) => {
                     let of = Attempt { run: run.id, step: index, attempt: 1 };
                     let call = Box::new(steps::call(&run, step, of));

@@ -24,14 +24,15 @@ use super::code;
 use super::drivers::Drivers;
 use super::effects::Attempt;
 use super::handle::{Keep, Message};
+use super::plugins::MarkedPlugins;
 use crate::config::secret::{SecretError, SecretSource};
-use crate::config::settings::{ExecStepSettings, HttpStepSettings};
+use crate::config::settings::{ExecStepSettings, HttpStepSettings, PluginStepSettings};
 
 /// How long nobody asks again where a step in doubt did not say.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long what an earlier lidless left running may take to be gone once it is killed.
-const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// More than this of what a run has to say is not kept.
 const LOG_MAX: u64 = 1024 * 1024;
 
@@ -58,7 +59,7 @@ pub(super) fn calling(
     };
     let step = match kind.as_str() {
         code::KIND => drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?,
-        kind => prepare(kind, settings, spec.class)?,
+        kind => prepare(kind, settings, spec.class, &drivers.plugins)?,
     };
     let call = call(run, spec, of);
     let kept = Mutex::new(call.handles.clone());
@@ -67,9 +68,9 @@ pub(super) fn calling(
 }
 
 /// Returns what does a step that is no code of ours; an `Err` says why this lidless cannot do it.
-pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
+pub(super) fn step(spec: &StepSpec, plugins: &MarkedPlugins) -> Result<Arc<dyn Step>, String> {
     match &spec.call {
-        StepCall::External { kind, settings } => prepare(kind, settings, spec.class),
+        StepCall::External { kind, settings } => prepare(kind, settings, spec.class, plugins),
         StepCall::Nothing
         | StepCall::Wait { .. }
         | StepCall::Act { .. }
@@ -80,7 +81,12 @@ pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
 }
 
 /// Prepares a step from what its run has pinned. Secrets are read here, anew for each attempt: only where they are is pinned.
-fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
+fn prepare(
+    kind: &str,
+    settings: &str,
+    class: Class,
+    plugins: &MarkedPlugins,
+) -> Result<Arc<dyn Step>, String> {
     // Who cannot simply do it again must not take a failure for "nothing happened".
     let strict = matches!(class, Class::Confirmable | Class::OneShot);
     let unread = |err: serde_json::Error| format!("its settings cannot be read: {err}");
@@ -97,6 +103,10 @@ fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, St
             let step =
                 HttpStep::with_tls(&settings, &TLS).map_err(|err| format!("it cannot be prepared: {err}"))?;
             Ok(Arc::new(step))
+        }
+        "plugin" => {
+            let settings: PluginStepSettings = serde_json::from_str(settings).map_err(unread)?;
+            Ok(Arc::new(plugins.step(settings.for_driver(strict, &secret).map_err(missing)?)))
         }
         other => Err(format!("this lidless knows no step of kind `{other}`")),
     }

@@ -115,6 +115,17 @@ fn a_step_that_waits_for_a_yes_begins_with_it_and_fails_with_a_no() {
 }
 
 #[test]
+fn what_a_plugin_did_is_undone_by_it() {
+    let (folder, daemon) = serve("A plugin that stays");
+    super::plugin::put_ledger(&folder, |text| text);
+    let output = daemon.client(&["run", "payout", "--input", "amount=\"12.50\""]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(super::plugin::booked(&folder), ["12.50", "-12.50"]);
+    assert_eq!(state(&daemon), "undone");
+    daemon.end();
+}
+
+#[test]
 fn what_begins_each_pipeline_is_said_in_words() {
     let heading = "What begins a run";
     let folder = Folder::new();

@@ -116,6 +116,8 @@ pub enum Work {
     Exec(StepExec),
     /// Sends a request.
     Http(Box<StepHttp>),
+    /// Asks a plugin.
+    Plugin(StepPlugin),
 }
 
 /// `call.exec`.
@@ -131,6 +133,17 @@ pub struct StepExec {
     pub heartbeat: Option<Duration>,
     /// Whether it has handles kept.
     pub handles: bool,
+}
+
+/// `call.plugin`.
+#[derive(Clone, Debug)]
+pub struct StepPlugin {
+    /// Which one.
+    pub name: Sp<String>,
+    /// Of what it offers.
+    pub kind: String,
+    /// Whatever it wants to know.
+    pub settings: serde_json::Value,
 }
 
 /// `call.http`.

@@ -2,7 +2,7 @@
 
 use lidless_core::spec::Action;
 
-use super::super::model::{StepExec, Work};
+use super::super::model::{Plugin, StepExec, StepPlugin, Work};
 use super::super::node::{Node, Value};
 use super::super::shape::{self, Shape};
 use super::fields::{Fields, Reader};
@@ -22,6 +22,7 @@ pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Work>
     match entry.key.value.as_str() {
         "exec" => exec(reader, fields, &entry.node),
         "http" => request::http(reader, &entry.node).map(|http| Work::Http(Box::new(http))),
+        "plugin" => by_plugin(reader, &entry.node).map(Work::Plugin),
         "service" => service(reader, &entry.node),
         "wait" => reader.duration(fields, "wait").map(Work::Wait),
         _ => reader.text(fields, "pipeline").map(Work::Pipeline),
@@ -43,6 +44,25 @@ fn exec(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<Wor
         ..plain(Vec::new())
     };
     Some(Work::Exec(StepExec { command: command?, ..exec }))
+}
+
+/// Reads an entry of `plugins`.
+pub(super) fn plugin(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<Plugin> {
+    let fields = reader.fields(node, &shape::PLUGIN, name)?;
+    let command = reader.argv(&fields, "command");
+    let (dir, env) = (reader.text(&fields, "dir"), env(reader, &fields));
+    let heartbeat = reader.duration(&fields, "heartbeat");
+    Some(Plugin { command: command?, dir, env, heartbeat })
+}
+
+fn by_plugin(reader: &mut Reader<'_>, node: &Node) -> Option<StepPlugin> {
+    let fields = reader.fields(node, &shape::CALL_PLUGIN, "plugin")?;
+    let (name, kind) = (reader.text(&fields, "name"), reader.text(&fields, "kind"));
+    let settings = match fields.get("settings") {
+        None => Some(serde_json::Value::Object(serde_json::Map::new())),
+        Some(node) => request::json(reader, node),
+    };
+    Some(StepPlugin { name: name?, kind: kind?.value, settings: settings? })
 }
 
 fn service(reader: &mut Reader<'_>, node: &Node) -> Option<Work> {

@@ -51,6 +51,12 @@ pub(super) fn document(root: &Node, text: &str, problems: &mut Vec<Problem>) -> 
         let value = exec.map_or(Given::Broken, Given::Good);
         document.notify.push(Named { name: entry.key.clone(), value });
     }
+    for entry in reader.named(&top, "plugins") {
+        let value = call::plugin(&mut reader, &entry.key.value, &entry.node);
+        document
+            .plugins
+            .push(Named { name: entry.key.clone(), value: value.map_or(Given::Broken, Given::Good) });
+    }
     for entry in reader.named(&top, "services") {
         let value = service::read(&mut reader, &entry.key.value, &entry.node);
         document.services.push(Named { name: entry.key.clone(), value });

@@ -143,7 +143,7 @@ fn body(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<BodySettings> {
 }
 
 /// Reads what is sent as JSON: here, and nowhere else, a number without quotes is a number.
-fn json(reader: &mut Reader<'_>, node: &Node) -> Option<serde_json::Value> {
+pub(super) fn json(reader: &mut Reader<'_>, node: &Node) -> Option<serde_json::Value> {
     use serde_json::Value as Json;
     match &node.value {
         Value::Broken => None,

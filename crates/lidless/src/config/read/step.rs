@@ -68,7 +68,7 @@ fn repeated(reader: &mut Reader<'_>, fields: &Fields<'_>, step: Step, goes: &dyn
             None => Given::Absent,
             Some(entry) => confirm(reader, entry).map_or(Given::Broken, Given::Good),
         },
-        class: if goes("class") { class_of(reader, fields) } else { Given::Absent },
+        class: if goes("class") { class_of(reader, fields, &step.work) } else { Given::Absent },
         ..step
     }
 }
@@ -167,7 +167,7 @@ fn confirm(reader: &mut Reader<'_>, entry: &Entry) -> Option<Confirm> {
 }
 
 /// Reads `class`, or `once`, which is short for one of two.
-fn class_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Given<Sp<Class>> {
+fn class_of(reader: &mut Reader<'_>, fields: &Fields<'_>, work: &Given<Work>) -> Given<Sp<Class>> {
     let written = given(fields.get("class"), |_| reader.parsed(fields, "class", class));
     let once = reader.boolean(fields, "once") == Some(true);
     let Some(entry) = fields.entry("once").filter(|_| once) else { return written };
@@ -176,11 +176,12 @@ fn class_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Given<Sp<Class>> {
             Problem::error("config::class_twice", "`once` and `class` say the same thing twice")
                 .at(entry.key.at, "one way to say it")
                 .at(class.key.at, "and another")
-                .help("keep one of them; `once: true` is `confirmable` with `confirm`, else `one_shot`"),
+                .help("keep one of them; `once: true` is `confirmable` with `confirm` or by a plugin, else `one_shot`"),
         );
         return Given::Broken;
     }
-    let value = if fields.get("confirm").is_some() { Class::Confirmable } else { Class::OneShot };
+    let is_looked_up = fields.get("confirm").is_some() || matches!(work, Given::Good(Work::Plugin(_)));
+    let value = if is_looked_up { Class::Confirmable } else { Class::OneShot };
     Given::Good(Sp { value, at: entry.key.at })
 }
 

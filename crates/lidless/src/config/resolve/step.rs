@@ -33,6 +33,7 @@ impl Resolver<'_> {
             (Given::Good(Work::Require(_)), _) => Class::Pure,
             (_, Some(class)) => class.value,
             (_, None) if confirm.is_some() => Class::Confirmable,
+            (Given::Good(Work::Plugin(_)), None) => Class::Confirmable,
             // An idempotent step that moves value was refused: nobody is paid twice by a default.
             (_, None) => Class::Idempotent,
         };
@@ -52,11 +53,15 @@ impl Resolver<'_> {
                 self.try_out(http, confirm, &settings);
                 self.external(at, &name, "http", &settings)?
             }
+            Given::Good(Work::Plugin(plugin)) => {
+                let settings = self.plugin_step(plugin)?;
+                self.external(at, &name, "plugin", &settings)?
+            }
             Given::Good(Work::Pipeline(_)) | Given::Absent | Given::Broken => return None,
         };
         let timeout = if let StepCall::Require { .. } = call { REQUIRE_TIMEOUT } else { MINUTE };
         let (min, max) = step.backoff.unwrap_or((Duration::from_secs(1), MINUTE));
-        let tries = confirm.map_or(0, |confirm| confirm.tries.unwrap_or(TRIES));
+        let tries = confirm.and_then(|confirm| confirm.tries).unwrap_or(TRIES);
         Some(StepSpec {
             name,
             call,
@@ -160,7 +165,7 @@ impl Resolver<'_> {
     }
 
     /// Where a secret is, which is all that may be pinned. It must be there: better told now than when money is under way.
-    fn pinned(&mut self, source: &Sp<SecretSource>) -> SecretSource {
+    pub(super) fn pinned(&mut self, source: &Sp<SecretSource>) -> SecretSource {
         drop(self.secret(source));
         self.source(source)
     }

@@ -1,6 +1,6 @@
 //! What may a step call? The part of the table below `call`.
 
-use super::{Accepts, NONZERO, Shape, TLS, key, required};
+use super::{Accepts, CALL_PLUGIN, NONZERO, Shape, TLS, key, required};
 
 /// `call`.
 pub static CALL: Shape = Shape {
@@ -19,6 +19,12 @@ pub static CALL: Shape = Shape {
             "Sends one request with the idempotency key: a status of 2xx is success.",
         ),
         key(
+            "plugin",
+            Accepts::Map(&CALL_PLUGIN),
+            "{ name: ledger, kind: book }",
+            "Asks a program that stays: one of `plugins`. It is itself asked whether it took effect.",
+        ),
+        key(
             "service",
             Accepts::Map(&CALL_SERVICE),
             "{ restart: api }",
@@ -32,8 +38,8 @@ pub static CALL: Shape = Shape {
             "The steps of another pipeline, in this one's run: they are named STEP/INNER.",
         ),
     ],
-    one_of: &["exec", "http", "service", "wait", "pipeline"],
-    later: &["plugin", "evm"],
+    one_of: &["exec", "http", "plugin", "service", "wait", "pipeline"],
+    later: &["evm"],
 };
 
 /// `call.exec`, where it says more than the command.

@@ -1,6 +1,8 @@
 //! What may a step say? The part of the table below `steps`, calls apart.
 
-use super::{Accepts, CALL, CALL_EXEC, CALL_HTTP, CONFIRM_HTTP, Key, NONZERO, Shape, alone, key, required};
+use super::{
+    Accepts, CALL, CALL_EXEC, CALL_HTTP, CALL_PLUGIN, CONFIRM_HTTP, Key, NONZERO, Shape, alone, key, required,
+};
 
 /// One step.
 pub static STEP: Shape = Shape {
@@ -76,7 +78,7 @@ const CLASS_KEY: Key = key(
     "class",
     Accepts::Words(&["pure", "idempotent", "confirmable", "one_shot"]),
     "one_shot",
-    "What may be done when nobody knows whether it took effect. Default: confirmable with `confirm`, else idempotent.",
+    "What may be done when nobody knows whether it took effect. Default: confirmable with `confirm` or by a plugin, else idempotent.",
 );
 const ONCE_KEY: Key = key(
     "once",
@@ -102,6 +104,12 @@ pub static UNDO: Shape = Shape {
             "Short for `call: { http: ... }`.",
         ),
         key(
+            "plugin",
+            Accepts::Map(&CALL_PLUGIN),
+            "{ name: ledger, kind: book }",
+            "Short for `call: { plugin: ... }`: it is told to undo what the step did.",
+        ),
+        key(
             "call",
             Accepts::Map(&UNDO_CALL),
             "{ exec: [/usr/local/bin/compound, --back] }",
@@ -113,7 +121,7 @@ pub static UNDO: Shape = Shape {
         CLASS_KEY,
         ONCE_KEY,
     ],
-    one_of: &["exec", "http", "call"],
+    one_of: &["exec", "http", "plugin", "call"],
     later: &[],
 };
 
@@ -123,9 +131,15 @@ pub static UNDO_CALL: Shape = Shape {
     keys: &[
         key("exec", Accepts::ArgvOrMap(&CALL_EXEC), "[/usr/local/bin/compound, --back]", "Runs a command."),
         key("http", Accepts::Map(&CALL_HTTP), "{ url: http://127.0.0.1:8080/refunds }", "Sends a request."),
+        key(
+            "plugin",
+            Accepts::Map(&CALL_PLUGIN),
+            "{ name: ledger, kind: book }",
+            "Has a program that stays undo what the step did.",
+        ),
     ],
-    one_of: &["exec", "http"],
-    later: &["plugin", "evm"],
+    one_of: &["exec", "http", "plugin"],
+    later: &["evm"],
 };
 
 /// `require`.

@@ -51,6 +51,7 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
                         Some(service) => acts(of, *action, name, service, problems),
                     },
                     Work::Nothing | Work::Wait(_) | Work::Pipeline(_) | Work::Exec(_) | Work::Http(_) => {}
+                    Work::Plugin(plugin) => problems.extend(no_plugin(document, of, &plugin.name)),
                 }
             }
         }
@@ -69,6 +70,21 @@ pub(super) fn no_service(
     let problem = Problem::error("config::unknown_service", what).at(name.at, "no service has this name");
     let others = document.services.iter().filter(|_| count <= SUGGESTIONS_MAX);
     suggest(problem, others, &name.value, key)
+}
+
+fn no_plugin(document: &Document, of: &str, name: &Sp<String>) -> Option<Problem> {
+    let mut names = document.plugins.iter().map(|plugin| plugin.name.value.as_str());
+    if names.clone().any(|known| known == name.value) {
+        return None;
+    }
+    let help = match nearest(&name.value, &mut names) {
+        Some(near) => format!("write `{near}`"),
+        None => {
+            format!("say at the top what it is: `plugins: {{ {}: {{ command: [PROGRAM] }} }}`", name.value)
+        }
+    };
+    let what = format!("`{of}` is done by a plugin that does not exist");
+    Some(Problem::error("config::unknown_plugin", what).at(name.at, "no plugin has this name").help(help))
 }
 
 fn acts(of: &str, action: Action, name: &Sp<String>, service: &Named<Service>, problems: &mut Vec<Problem>) {

@@ -23,6 +23,9 @@ fn looker(step: &Step) -> &'static str {
 /// Holds `class`, `confirm` and `value` against each other: what happens when an answer is lost must be clear beforehand.
 fn doubt(name: &str, step: &Step, problems: &mut Vec<Problem>) {
     let Step { class, confirm, value, .. } = step;
+    if let Given::Good(Work::Plugin(_)) = &step.work {
+        return by_plugin(name, step, problems);
+    }
     match (class, confirm) {
         (Given::Good(Sp { value: Class::Confirmable, at }), Given::Absent) => problems.push(
             Problem::error(
@@ -78,6 +81,21 @@ fn doubt(name: &str, step: &Step, problems: &mut Vec<Problem>) {
     }
 }
 
+/// A plugin is itself who is asked, unless the class says that nobody is.
+fn by_plugin(name: &str, step: &Step, problems: &mut Vec<Problem>) {
+    let (Given::Good(Sp { value: class @ (Class::Pure | Class::Idempotent), at }), Some(value)) =
+        (&step.class, step.value)
+    else {
+        return;
+    };
+    problems.push(
+        Problem::error("config::value_in_doubt", format!("`{name}` could move value twice"))
+            .at(value, "moves value")
+            .at(*at, "with this class the plugin is never asked whether it did")
+            .help(format!("remove `class: {}`: a step by a plugin is confirmable", word(*class))),
+    );
+}
+
 fn repetition(name: &str, step: &Step, problems: &mut Vec<Problem>) {
     let (Given::Good(Sp { value: Class::OneShot, at: class }), Some(attempts)) =
         (&step.class, &step.attempts)
@@ -85,11 +103,19 @@ fn repetition(name: &str, step: &Step, problems: &mut Vec<Problem>) {
         return;
     };
     if attempts.value > 1 {
+        let help = match &step.work {
+            Given::Good(Work::Plugin(_)) => {
+                "remove `retry`; or remove `class`: the plugin is asked whether it took effect".to_owned()
+            }
+            Given::Good(_) | Given::Absent | Given::Broken => {
+                format!("remove `retry`; or add {}, which looks whether it took effect", looker(step))
+            }
+        };
         problems.push(
             Problem::error("config::one_shot_repeated", format!("`{name}` is one_shot and has a `retry`"))
                 .at(attempts.at, "a one-shot step is never repeated")
                 .at(*class, "one-shot here")
-                .help(format!("remove `retry`; or add {}, which looks whether it took effect", looker(step))),
+                .help(help),
         );
     }
 }

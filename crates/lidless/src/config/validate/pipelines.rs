@@ -58,6 +58,9 @@ fn one(name: &str, step: &Step, problems: &mut Vec<Problem>) {
             "a command",
             "write `confirm: { http: { url: URL } }`, a request that changes nothing",
         ),
+        (Work::Plugin(_), ConfirmBy::Exec(_) | ConfirmBy::Http(_)) => {
+            ("done by a plugin", "somebody else", "remove `confirm`: the plugin is asked itself")
+        }
         (Work::Exec(_), ConfirmBy::Exec(_))
         | (Work::Http(_), ConfirmBy::Http(_))
         | (Work::Require(_) | Work::Nothing | Work::Wait(_) | Work::Service(..) | Work::Pipeline(_), _) => {
@@ -74,7 +77,7 @@ fn one(name: &str, step: &Step, problems: &mut Vec<Problem>) {
 /// Reports what cannot take a step back: it must be called outside, and change something.
 fn way_back(name: &str, undo: &Step, at: Place, problems: &mut Vec<Problem>) {
     let does = match undo.work.good() {
-        None | Some(Work::Exec(_) | Work::Http(_)) => None,
+        None | Some(Work::Exec(_) | Work::Http(_) | Work::Plugin(_)) => None,
         Some(Work::Require(_)) => Some("only asks whether services are well"),
         Some(Work::Nothing) => Some("waits for a person"),
         Some(Work::Wait(_)) => Some("lets time go by"),
