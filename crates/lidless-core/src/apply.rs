@@ -329,7 +329,7 @@ impl State {
                 | Purpose::Step { .. }
                 | Purpose::Pipeline { .. },
             )
-            | (Confirmation::StillUnknown { .. }, _) => {}
+            | (Confirmation::Failed { .. } | Confirmation::StillUnknown { .. }, _) => {}
         }
     }
 
