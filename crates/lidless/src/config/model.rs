@@ -315,6 +315,8 @@ pub struct StepExec {
     pub dir: Option<Sp<String>>,
     /// Environment, no secrets.
     pub env: BTreeMap<String, String>,
+    /// Whether it may be a unit of systemd's.
+    pub may_be_unit: bool,
 }
 
 /// `confirm`.

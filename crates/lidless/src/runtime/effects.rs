@@ -14,6 +14,8 @@ use lidless_core::spec::Action;
 use lidless_core::time::Now;
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::check::Check;
+use lidless_drivers::step::unit::Units;
+use lidless_drivers::step::{Call, Step};
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long a step that nobody wants any more may take to end by itself.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
+/// How long it may take to end, or to let go of, what outlives us.
+const END_MAX: Duration = Duration::from_secs(10);
+
 /// What a finished task has to say.
 #[derive(Debug)]
 pub(super) enum Done {
@@ -38,6 +43,8 @@ pub(super) enum Done {
     Input(Input),
     /// A check's target has probably changed.
     Changed { check: CheckId },
+    /// Something was let go that nobody needs any more.
+    LetGo,
 }
 
 /// Probes once.
@@ -94,15 +101,29 @@ pub(super) async fn step(
         interrupt.cancelled().await;
         tokio::time::sleep(INTERRUPT_GRACE).await;
     };
-    let outcome = tokio::select! {
+    let reason = tokio::select! {
         done = tokio::time::timeout(timeout + GRACE, performing) => match done {
-            Ok(Ok(answer)) => steps::outcome(answer),
-            Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
-            Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
+            Ok(Ok(answer)) => return performed(of, steps::outcome(answer)),
+            Ok(Err(_)) => "a bug in lidless: the step panicked".to_owned(),
+            Err(_) => format!("the step did not answer within {timeout:?}"),
         },
-        () = interrupted => Outcome::Unknown { reason: "cancelled while it was under way".to_owned() },
+        () = interrupted => "cancelled while it was under way".to_owned(),
     };
-    performed(of, outcome)
+    // Only what outlives us is still there: it would end by itself at its deadline at the latest.
+    drop(tokio::time::timeout(END_MAX, step.end(&call)).await);
+    performed(of, Outcome::Unknown { reason })
+}
+
+/// Lets go of what was kept of an attempt whose outcome is durable.
+pub(super) async fn forget(step: Arc<dyn Step>, call: Call) -> Done {
+    drop(tokio::time::timeout(END_MAX, step.forget(&call)).await);
+    Done::LetGo
+}
+
+/// Lets go of what is left of all attempts but these.
+pub(super) async fn sweep(units: Arc<Units>, keep: Vec<(String, u32)>) -> Done {
+    units.sweep(&keep).await;
+    Done::LetGo
 }
 
 /// Asks once whether a step of a pipeline took effect.

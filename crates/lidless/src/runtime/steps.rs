@@ -14,6 +14,7 @@ use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
 use lidless_drivers::step::leftovers;
+use lidless_drivers::step::unit::Units;
 use lidless_drivers::step::when::When;
 use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step, Undoes};
 use serde_json::{Map, Value};
@@ -44,13 +45,14 @@ pub(super) fn calling(
     of: Attempt,
     logs: &Path,
     messages: &mpsc::WeakSender<Message>,
+    units: Option<&Arc<Units>>,
 ) -> Result<Calling, String> {
     let spec = run.spec(of.step).ok_or("the run has no such step")?;
     let StepCall::External { kind, settings } = &spec.call else {
         return Err(format!("{} is not a step that is called", spec.name));
     };
     let step: Arc<dyn Step> = match kind.as_str() {
-        "exec" => exec(settings, spec.class)?,
+        "exec" => exec(settings, spec.class, units.filter(|_| spec.adoptable))?,
         other => return Err(format!("this lidless knows no step of kind `{other}`")),
     };
     let call = call(run, spec, of);
@@ -58,7 +60,7 @@ pub(super) fn calling(
     Ok(Calling { step, call, log })
 }
 
-fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
+fn exec(settings: &str, class: Class, units: Option<&Arc<Units>>) -> Result<Arc<dyn Step>, String> {
     let settings: settings::ExecStepSettings =
         serde_json::from_str(settings).map_err(|err| format!("its settings cannot be read: {err}"))?;
     let command = |argv: Vec<String>| CommandSpec {
@@ -67,14 +69,18 @@ fn exec(settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
         env: settings.env.clone(),
         ..CommandSpec::default()
     };
-    Ok(Arc::new(ExecStep::new(ExecStepSettings {
+    let step = ExecStep::new(ExecStepSettings {
         command: command(settings.command.clone()),
         confirm: settings.confirm.clone().map(command),
         // Who cannot simply do it again must not take a failure for "nothing happened".
         strict: matches!(class, Class::Confirmable | Class::OneShot),
         heartbeat: None,
         handles: false,
-    })))
+    });
+    Ok(match units {
+        None => Arc::new(step),
+        Some(units) => Arc::new(step.outliving(Arc::clone(units))),
+    })
 }
 
 /// Says whether a step's condition holds.
@@ -138,20 +144,39 @@ fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
 }
 
 /// Ends what steps in doubt have left running when an earlier lidless died: until then it could still take effect, whatever
-/// somebody is told meanwhile.
-pub(super) fn end_leftovers(state: &State) {
-    let in_doubt =
-        |phase: &Phase| matches!(phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
-    let open =
-        state.runs.values().flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
-    let keys = open.filter(|(_, _, phase)| in_doubt(phase)).filter_map(|(run, step, _)| {
-        let spec = run.spec(step).filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
-        Some(idempotency_key(run, spec))
-    });
-    let keys: Vec<String> = keys.collect();
+/// somebody is told meanwhile. What can still be asked for its own answer is left alone.
+pub(super) fn end_leftovers(state: &State, units: Option<&Units>) {
+    let adoptable = |step: &Doubtful<'_>| {
+        let open = matches!(step.phase, Phase::InFlight { .. } | Phase::InDoubt { .. });
+        step.spec.adoptable && open && units.is_some_and(|units| units.may_have(&step.key, step.attempt))
+    };
+    let keys: Vec<String> = in_doubt(state).filter(|step| !adoptable(step)).map(|step| step.key).collect();
     for pid in leftovers::end(&keys, LEFTOVERS_MAX) {
         tracing::error!(pid, "A step of an earlier lidless cannot be ended, and may still take effect.");
     }
+}
+
+/// The attempts, by key and number, of which something may still have to be read.
+pub(super) fn unsettled(state: &State) -> Vec<(String, u32)> {
+    in_doubt(state).map(|step| (step.key, step.attempt)).collect()
+}
+
+struct Doubtful<'s> {
+    spec: &'s StepSpec,
+    phase: &'s Phase,
+    key: String,
+    attempt: u32,
+}
+
+fn in_doubt(state: &State) -> impl Iterator<Item = Doubtful<'_>> {
+    let open =
+        state.runs.values().flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
+    let is =
+        |phase: &Phase| matches!(phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
+    open.filter(move |(_, _, phase)| is(phase)).filter_map(|(run, step, phase)| {
+        let spec = run.spec(step).filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
+        Some(Doubtful { spec, phase, key: idempotency_key(run, spec), attempt: run.state(step)?.attempt })
+    })
 }
 
 /// What an answer means for the run.
@@ -173,6 +198,7 @@ pub(super) fn confirmation(found: Found) -> Confirmation {
             Confirmation::Applied { evidence, output: Some(output.to_string()) }
         }
         Found::NotApplied { evidence } => Confirmation::NotApplied { evidence },
+        Found::Failed { error, for_good } => Confirmation::Failed { reason: error, for_good },
         Found::StillUnknown { reason, retry_after } => {
             Confirmation::StillUnknown { reason, retry_after: retry_after.unwrap_or(ASK_AGAIN) }
         }

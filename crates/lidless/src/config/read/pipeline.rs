@@ -181,12 +181,13 @@ fn call(reader: &mut Reader<'_>, node: &Node) -> Option<Work> {
     let exec = fields.get("exec")?;
     let Value::Map(_) = &exec.value else {
         let command = reader.argv(&fields, "exec")?;
-        return Some(Work::Exec(StepExec { command, dir: None, env: BTreeMap::new() }));
+        return Some(Work::Exec(StepExec { command, dir: None, env: BTreeMap::new(), may_be_unit: true }));
     };
     let fields = reader.fields(exec, &shape::CALL_EXEC, "exec")?;
     let command = reader.argv(&fields, "command");
     let (dir, env) = (reader.text(&fields, "dir"), plain_env(reader, &fields));
-    Some(Work::Exec(StepExec { command: command?, dir, env }))
+    let may_be_unit = reader.parsed(&fields, "unit", unit).is_none_or(|unit| unit.value);
+    Some(Work::Exec(StepExec { command: command?, dir, env, may_be_unit }))
 }
 
 /// Reads `env` where a secret has no place yet: what a step is given is pinned in the journal.
@@ -210,6 +211,14 @@ fn confirm(reader: &mut Reader<'_>, entry: &Entry) -> Option<Confirm> {
     let exec = reader.argv(&fields, "exec");
     let tries = reader.whole(&fields, "tries").map(|tries| tries.value);
     Some(Confirm { at: entry.key.at, exec: exec?, tries })
+}
+
+fn unit(text: &str) -> Result<bool, Refused> {
+    match text {
+        "auto" => Ok(true),
+        "never" => Ok(false),
+        _ => Err(Refused::new("says nothing about a unit", "no such word", "write `auto` or `never`")),
+    }
 }
 
 fn class(text: &str) -> Result<Class, Refused> {

@@ -63,6 +63,7 @@ impl Resolver<'_> {
             Given::Absent | Given::Broken => return None,
         };
         let (min, max) = step.backoff.unwrap_or((Duration::from_secs(1), MINUTE));
+        let adoptable = matches!(&step.work, Given::Good(Work::Exec(exec)) if exec.may_be_unit);
         let tries = confirm.map_or(0, |confirm| confirm.tries.unwrap_or(TRIES));
         Some(StepSpec {
             name: name.value.clone(),
@@ -78,6 +79,7 @@ impl Resolver<'_> {
                 Class::Pure | Class::Idempotent => TRIES,
                 Class::OneShot => 0,
             },
+            adoptable,
             ..StepSpec::default()
         })
     }

@@ -107,6 +107,12 @@ pub static CALL_EXEC: Shape = Shape {
             "{ LANG: C }",
             "Environment variables beside lidless's own. They are kept in the journal, so no secrets.",
         ),
+        key(
+            "unit",
+            Accepts::Words(&["auto", "never"]),
+            "never",
+            "Whether systemd runs it, where it can, so that it outlives lidless. Default: auto.",
+        ),
     ],
     one_of: &[],
     later: &["user"],
