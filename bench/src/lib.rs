@@ -3,6 +3,7 @@
 //! Each bench is a binary of its own: `cargo run --release -p lidless-bench --bin reaction`. See bench/README.md.
 
 pub mod demo;
+pub mod disk;
 pub mod figures;
 pub mod gaps;
 pub mod http;

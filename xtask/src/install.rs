@@ -30,6 +30,9 @@ const BENCHES: [Package; 2] = [
 /// The peers from PyPI; pinned, for a figure without a version is no figure.
 const PEERS: [&str; 3] = ["setuptools<81", "supervisor==4.3.0", "superlance==2.0.0"];
 
+/// The peer from npm, and what a service of it is written with.
+const RESTATE: [&str; 2] = ["@restatedev/restate-server-linux-x64@1.7.12", "@restatedev/restate-sdk@1.17.2"];
+
 /// Installs with apt and starts no daemon: a bench starts its own, and a machine's owner did not ask for one.
 ///
 /// `apt-get update` runs only when the lists at hand did not do. The trap takes the policy away again, also on ^C.
@@ -59,7 +62,8 @@ pub(crate) fn for_tests() -> Result<(), String> {
 /// Installs the peers that the benches compare with.
 pub(crate) fn for_benches() -> Result<(), String> {
     packages(&BENCHES)?;
-    peers()
+    peers()?;
+    restate()
 }
 
 fn packages(wanted: &[Package]) -> Result<(), String> {
@@ -121,5 +125,32 @@ fn peers() -> Result<(), String> {
         }
         Ok(status) => Err(format!("pip could not install {} ({status})", PEERS.join(", "))),
         Err(err) => Err(format!("cannot run {python}: {err}")),
+    }
+}
+
+/// One bench of several needs it, and not every machine has node: without it that bench says so and leaves it out.
+fn restate() -> Result<(), String> {
+    let dir = shell::root().join("target/bench-restate");
+    let there = |name: &str| dir.join("node_modules/@restatedev").join(name).is_dir();
+    if there("restate-server-linux-x64") && there("restate-sdk") {
+        println!("xtask: restate is in {}", dir.display());
+        return Ok(());
+    }
+    if shell::find("node").is_none() || shell::find("npm").is_none() {
+        println!("xtask: restate is left out: there is no node and npm here");
+        return Ok(());
+    }
+    // Without a package.json npm would look for one in the folders above.
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(dir.join("package.json"), "{\"private\": true}\n"))
+        .map_err(|err| format!("cannot make {}: {err}", dir.display()))?;
+    let mut npm = shell::command("npm");
+    match npm.args(["install", "--no-fund", "--no-audit", "--prefix"]).arg(&dir).args(RESTATE).status() {
+        Ok(status) if status.success() => {
+            println!("xtask: restate is in {}", dir.display());
+            Ok(())
+        }
+        Ok(status) => Err(format!("npm could not install {} ({status})", RESTATE.join(", "))),
+        Err(err) => Err(format!("cannot run npm: {err}")),
     }
 }

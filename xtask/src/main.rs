@@ -22,7 +22,7 @@ cargo xtask COMMAND
                   one machine, arrows between crates, banned crates, the pages against the tree
   setup           only install what the tests need (Debian packages; as root or through `sudo -n`)
   bench-setup     install what the benches compare with: monit (Debian), supervisor and superlance (PyPI, in
-                  target/bench-venv)
+                  target/bench-venv), and Restate (npm, in target/bench-restate) where there is node
   help            this text
 
 Environment

@@ -1,9 +1,10 @@
-//! Who else watches services, and how are they set up at their fastest?
+//! Who else watches services or runs steps, and how are they set up at their fastest?
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub mod monit;
+pub mod restate;
 pub mod supervisord;
 
 /// How to get those that are missing.

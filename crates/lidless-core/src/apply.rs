@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Confirmation, Due, Event, Outcome, Record};
+use crate::event::{Confirmation, Due, Event, Outcome, Record, Verdict};
 use crate::health::Health;
 use crate::id::{CheckId, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
@@ -241,7 +241,11 @@ impl State {
     fn trim_ended(&mut self) {
         let mut steps: usize = self.ended.iter().map(|ended| ended.run.steps.len()).sum();
         while self.ended.len() > ENDED_MAX || (self.ended.len() > 1 && steps > ENDED_STEPS_MAX) {
-            steps -= self.ended.pop_front().map_or(0, |ended| ended.run.steps.len());
+            // One that failed may still be resumed.
+            let last = self.ended.len() - 1;
+            let settled = |ended: &EndedRun| !matches!(ended.verdict, Verdict::Failed { .. });
+            let at = self.ended.iter().take(last).position(settled).unwrap_or(0);
+            steps -= self.ended.remove(at).map_or(0, |ended| ended.run.steps.len());
         }
     }
 

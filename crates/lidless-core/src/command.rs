@@ -89,8 +89,10 @@ fn cancel(t: &mut Turning<'_>, id: RunId, by: String) -> Result<(), Refusal> {
     if run.purpose.service().is_some() {
         return Err(Refusal::NotNow("it is an act on a service, and ends by itself"));
     }
+    let undoes = |step| run.spec(step).is_some_and(|spec| spec.undoes.is_some());
     let stuck = run.open_steps().find_map(|(step, phase)| match phase {
         Phase::Stuck { reason } => Some((step, reason.clone())),
+        Phase::Parked { reason } if undoes(step) && !run.owes_an_answer(step) => Some((step, reason.clone())),
         _ => None,
     });
     if stuck.is_none() && run.cancelled {
@@ -124,6 +126,8 @@ fn resolve(
     match run.phase(step) {
         // Also before the last question was asked: whoever knows need not wait.
         Phase::Held { .. } | Phase::InDoubt { .. } => {}
+        Phase::Parked { .. } if run.owes_an_answer(step) => {}
+        Phase::Parked { .. } if says.0 && run.spec(step).is_some_and(|spec| spec.undoes.is_some()) => {}
         Phase::Stuck { .. } if says.0 => {}
         Phase::Stuck { .. } => {
             return Err(Refusal::NotNow("that it had no effect is known: resume the run, or cancel it"));

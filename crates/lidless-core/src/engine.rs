@@ -80,6 +80,7 @@ impl Engine {
         let ticked = matches!(input, Input::Tick);
         route(&mut t, input);
         settle_all(&mut t);
+        t.scratch.over.clear();
         let turn = t.turn;
         if ticked || !turn.events.is_empty() || !turn.effects.is_empty() {
             self.wake = self.find_wake();
@@ -205,11 +206,12 @@ fn route(t: &mut Turning<'_>, input: Input) {
             if t.state.degraded.is_some() {
                 t.emit(Event::StoreRecovered);
                 for run in all_runs(t) {
-                    moving(t, run, |t| drive::advance(t, run));
+                    moving(t, run, |t| clock::mended(t, run));
                 }
             }
         }
         Input::Tick => tick(t),
+        Input::Ending => t.scratch.ending = true,
         Input::Stopping { why } => t.emit(Event::Stopped { why }),
     }
 }
@@ -307,8 +309,12 @@ fn settle_all(t: &mut Turning<'_>) {
 fn acted_for_step(verdict: &Verdict, service: &str) -> Outcome {
     match verdict {
         Verdict::Done => Outcome::Applied { output: service.to_owned() },
-        Verdict::Failed { name, reason, .. } | Verdict::Undone { name, reason, .. } => {
+        Verdict::Failed { step: 0, name, reason } | Verdict::Undone { name, reason, .. } => {
             Outcome::NotApplied { reason: format!("{name} of {service}: {reason}") }
+        }
+        // It was done, and did not help: doing it again is for a person to decide.
+        Verdict::Failed { reason, .. } => {
+            Outcome::Refused { reason: format!("{service} was acted on, but it is not well: {reason}") }
         }
         Verdict::Cancelled { name, .. } => {
             Outcome::NotApplied { reason: format!("{name} of {service}: cancelled") }
@@ -334,12 +340,10 @@ fn weighed(t: &mut Turning<'_>, id: RunId, step: u32, holds: Result<bool, String
     if !t.scratch.weighing.remove(&(id, step)) {
         return;
     }
-    let begun = t
-        .state
-        .runs
-        .get(&id)
-        .is_none_or(|run| !run.ready.contains(&step) || !matches!(run.phase(step), Phase::Idle));
-    if begun {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let waits = run.ready.contains(&step) && matches!(run.phase(step), Phase::Idle);
+    // Whoever has not its turn yet is asked anew when that comes.
+    if !waits || !start::has_its_turn(t, run) {
         return;
     }
     match holds {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::because::Because;
 use crate::check::CheckFailure;
 use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
@@ -415,34 +416,4 @@ fn nothing() -> Arc<str> {
 
 fn is_nothing(text: &Arc<str>) -> bool {
     text.is_empty()
-}
-
-/// Why a heal that is due is not done.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "why", rename_all = "snake_case")]
-pub enum Because {
-    /// A service that it depends on has an incident.
-    DependencyDown {
-        /// Which one.
-        service: ServiceId,
-    },
-    /// All services together have used up the host's budget.
-    HostBudgetSpent,
-    /// Its configuration names no way to heal it.
-    NoHeal,
-    /// The process ended with a code by which it says "do not restart me".
-    ExitCode {
-        /// The code.
-        code: i32,
-    },
-}
-
-impl Because {
-    /// Whether it goes by without anybody doing anything about this service.
-    pub(crate) fn passes(&self) -> bool {
-        match self {
-            Because::DependencyDown { .. } | Because::HostBudgetSpent => true,
-            Because::NoHeal | Because::ExitCode { .. } => false,
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! the simulator and the report run this same code.
 
 pub mod apply;
+mod because;
 pub mod check;
 mod command;
 mod configure;

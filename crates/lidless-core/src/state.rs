@@ -155,6 +155,26 @@ impl State {
         if service.checks.is_empty() { Health::Unknown } else { verdict }
     }
 
+    /// Says of which of these services it is not known that they are well, and why: "nobody knows" is no yes.
+    pub fn unwell(&self, names: &[String]) -> Vec<String> {
+        let unwell = names.iter().filter_map(|name| {
+            let Some(id) = self.service_named(name) else { return Some(format!("{name} is not configured")) };
+            let health = self.service_health(id);
+            let failing = self.incident_of(id).map(|incident| format!(": {}", incident.failure.detail));
+            match health {
+                Health::Up | Health::Suspect { .. } if failing.is_none() => None,
+                Health::Up
+                | Health::Suspect { .. }
+                | Health::Down
+                | Health::Recovering { .. }
+                | Health::Unknown => {
+                    Some(format!("{name} is {}{}", health.word(), failing.unwrap_or_default()))
+                }
+            }
+        });
+        unwell.collect()
+    }
+
     /// Returns the incident that is open for a service.
     pub fn incident_of(&self, id: ServiceId) -> Option<&Incident> {
         self.incidents.get(&self.services.get(id.index())?.incident?)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::check::CheckFailure;
 use crate::effect::{Effect, Turn};
 use crate::event::{Event, Notice, Outcome, Record};
-use crate::id::{CheckId, NoticeId, RunId, ServiceId};
+use crate::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
 use crate::outbox;
 use crate::pipeline::retry;
 use crate::state::State;
@@ -35,12 +35,23 @@ pub(crate) struct Scratch {
     pub(crate) slept: BTreeMap<(RunId, u32), Duration>,
     /// Runs about services that are over within this turn: the steps that they acted for, and what that means for these.
     pub(crate) acted_for: Vec<(RunId, u32, Outcome)>,
+    /// Runs of pipelines, and incidents, that are over within this turn: the record, and whose it was.
+    pub(crate) over: Vec<(Seq, Whose)>,
+    /// lidless is about to end: nothing more is begun.
+    pub(crate) ending: bool,
     /// A run is over within this turn: others may have waited for it.
     pub(crate) admit: bool,
     /// Room for a walk over dependencies; empty of meaning between two of them.
     pub(crate) needed: Vec<ServiceId>,
     /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
     pub(crate) new_boot: bool,
+}
+
+/// Whose run or incident is over.
+#[derive(Clone, Debug)]
+pub(crate) enum Whose {
+    Pipeline(String),
+    Service(ServiceId),
 }
 
 /// The last that was seen of a check.
@@ -75,8 +86,24 @@ impl Turning<'_> {
     /// Records an event and applies it, so that what is decided next already sees it.
     pub(crate) fn emit(&mut self, event: Event) {
         let record = Record { seq: self.state.seq.next(), at: self.now, event };
+        self.note_end(&record);
         self.state.apply(&record).expect("the engine decides legal events only");
         self.turn.events.push(record);
+    }
+
+    /// Keeps whose it was that ends by this record: afterwards the state may have forgotten.
+    fn note_end(&mut self, record: &Record) {
+        let whose = match &record.event {
+            Event::RunFinished { run, .. } => self.state.runs.get(run).and_then(|run| {
+                let name = run.purpose.pipeline()?;
+                Some(Whose::Pipeline(name.to_owned()))
+            }),
+            Event::IncidentClosed { incident, .. } => {
+                self.state.incidents.get(incident).map(|incident| Whose::Service(incident.service))
+            }
+            _ => None,
+        };
+        self.scratch.over.extend(whose.map(|whose| (record.seq, whose)));
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {

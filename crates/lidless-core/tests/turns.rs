@@ -179,3 +179,44 @@ fn a_step_that_acts_on_a_service_is_a_run_of_its_own_within_the_budget() {
          | run2:pipeline BOUNCE?1 BOUNCE=not-applied failed started(run-2)",
     );
 }
+
+#[test]
+fn a_lock_is_held_by_one_also_where_conditions_are_weighed() {
+    let locked = |name: &str, first: &str| {
+        let mut steps = vec![step(first, Class::Idempotent), step("C", Class::Idempotent)];
+        steps[0].when = Some("inputs.go".into());
+        let mut plan = Plan::in_a_row(steps);
+        plan.lock = Some("treasury".to_owned());
+        PipelineSpec { name: name.to_owned(), plan: Arc::new(plan), ..PipelineSpec::default() }
+    };
+    check(
+        &with(vec![locked("a", "A"), locked("b", "B")]),
+        "run(0) run(1) | A:holds | B:holds-not | A:applied applied | B:holds-not",
+        "run1:pipeline >weigh started(run-1) run2:pipeline >weigh started(run-2) | A?1 >A | \
+         | A=applied C?1 >C C=applied done >weigh | skip(B) C?1 >C",
+    );
+}
+
+#[test]
+fn every_end_of_a_run_triggers_what_waits_for_it_also_when_many_end_at_once() {
+    let short = |plan: &mut Plan| plan.deadline = Some(5 * S);
+    let any = Trigger::Run { pipeline: "a".to_owned(), when: RunEnd::Any };
+    let spec = with(vec![pipeline("a", &["A"], short), triggered("b", vec![any])]);
+    let script = format!("{} | +30s", "queue ".repeat(40));
+    let mut story = script::Story::begin(&spec);
+    let said: Vec<_> = script.split('|').map(|part| story.tell(part)).collect();
+    assert_eq!(said[1].matches(":pipeline").count(), 40, "{}", said[1]);
+    story.end();
+}
+
+#[test]
+fn a_restart_that_did_not_help_is_not_done_again() {
+    let call = StepCall::Service { service: "db".to_owned(), action: Action::Restart };
+    let restart = StepSpec { call, attempts_max: 3, ..step("BOUNCE", Class::Idempotent) };
+    check(
+        &with(vec![row("a", vec![restart])]),
+        "pass run | applied | crash +60s",
+        "db=up run1:pipeline BOUNCE?1 run2:step RESTART?1 >RESTART started(run-1) | RESTART=applied VERIFY?1 \
+         | started retry VERIFY?2 VERIFY=unknown failed BOUNCE=refused failed",
+    );
+}

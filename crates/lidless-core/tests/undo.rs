@@ -234,3 +234,97 @@ fn what_an_effect_is_found_by_is_durable_and_only_while_it_may_still_go_on() {
     assert_eq!(story.tell("run full handle"), "run1:pipeline A?1 >A started(run-1) degraded owe(degraded)");
     story.end();
 }
+
+/// LEFT and RIGHT side by side after A; RIGHT may simply be done again, and can be taken back.
+fn doubtful_beside() -> Vec<StepSpec> {
+    vec![
+        after(step("A", Class::Confirmable), &[]),
+        after(step("LEFT", Class::Confirmable), &[0]),
+        after(step("RIGHT", Class::Idempotent), &[0]),
+        undo("A/undo", 0),
+        undo("RIGHT/undo", 2),
+    ]
+}
+
+#[test]
+fn doubt_beside_a_failure_is_settled_before_anything_is_taken_back() {
+    check(
+        &plan(doubtful_beside()),
+        "run applied | RIGHT:unknown | RIGHT:unknown | LEFT:no | applied | applied applied",
+        "run1:pipeline A?1 >A started(run-1) A=applied LEFT?1 RIGHT?1 >LEFT >RIGHT \
+         | RIGHT=unknown retry RIGHT?2 >RIGHT | RIGHT=unknown retry | LEFT=refused turned RIGHT?3 >RIGHT \
+         | RIGHT=applied undo RIGHT/undo?1 >RIGHT/undo \
+         | RIGHT/undo=applied A/undo?1 >A/undo A/undo=applied undone(LEFT)",
+    );
+    // Also where the next attempt finds nobody to do it.
+    check(
+        &plan(doubtful_beside()),
+        "run applied | RIGHT:unknown | RIGHT:missing | LEFT:no | resume | reload | RIGHT:applied",
+        "run1:pipeline A?1 >A started(run-1) A=applied LEFT?1 RIGHT?1 >LEFT >RIGHT \
+         | RIGHT=unknown retry RIGHT?2 >RIGHT | RIGHT=missing owe(run-held) | LEFT=refused turned \
+         | not-now(it is ending) | retry RIGHT?3 >RIGHT | RIGHT=applied undo RIGHT/undo?1 >RIGHT/undo",
+    );
+}
+
+#[test]
+fn a_resumed_run_drops_no_doubt() {
+    let mut steps = there_and_back();
+    steps[1].class = Class::Idempotent;
+    steps[1].approve = Some(Approve { within: 60 * S, ask: String::new() });
+    check(
+        &plan(steps),
+        "run applied yes | unknown | missing | resume | B:nay",
+        "run1:pipeline A?1 >A started(run-1) A=applied awaits(B) owe(approval) approved(B) B?1 >B started(run-1) \
+         | B=unknown retry B?2 >B | B=missing owe(run-held) | resumed B?3 >B started(run-1) \
+         | not-now(no such step of it waits for a yes)",
+    );
+}
+
+#[test]
+fn a_condition_that_has_held_is_not_weighed_again_for_an_implementation_that_was_missing() {
+    let mut steps = there_and_back();
+    steps[0].when = Some(Arc::from("inputs.go"));
+    check(
+        &plan(steps),
+        "run | holds | missing | crash | applied",
+        "run1:pipeline >weigh started(run-1) | A?1 >A | A=missing owe(run-held) | started retry A?2 >A \
+         | A=applied B?1 >B",
+    );
+}
+
+#[test]
+fn an_undo_that_nobody_can_do_any_more_can_be_left_or_done_by_hand() {
+    let begun = "run1:pipeline A?1 >A started(run-1) A=applied B?1 >B B=refused undo A/undo?1 >A/undo \
+                 A/undo=missing owe(run-held)";
+    for (word, then) in [
+        ("cancel", "cancel gave-up(A/undo) failed started(run-1)"),
+        ("was-done", "resolved(true) undone(B) started(run-1)"),
+    ] {
+        check(
+            &plan(there_and_back()),
+            &format!("run applied no missing | {word}"),
+            &format!("{begun} | {then}"),
+        );
+    }
+}
+
+#[test]
+fn what_takes_a_step_back_is_called_outside_and_at_once() {
+    let refused = |change: fn(&mut StepSpec)| {
+        let mut steps = there_and_back();
+        change(&mut steps[3]);
+        Plan::new(steps).expect_err("it is refused")
+    };
+    assert_eq!(
+        refused(|step| step.class = Class::Pure),
+        "what takes a step back changes something: it is not pure"
+    );
+    assert_eq!(
+        refused(|step| step.when = Some("inputs.a".into())),
+        "what takes a step back waits for no condition and for nobody"
+    );
+    assert_eq!(
+        refused(|step| step.call = lidless_core::pipeline::plan::StepCall::Nothing),
+        "what takes a step back is called outside"
+    );
+}

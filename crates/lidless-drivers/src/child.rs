@@ -11,6 +11,7 @@
 mod input;
 mod output;
 
+pub(crate) mod lasting;
 pub(crate) mod stream;
 
 use std::collections::BTreeMap;

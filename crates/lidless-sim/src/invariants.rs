@@ -51,6 +51,7 @@ impl Said {
             | Input::Confirmed { .. }
             | Input::Delivered { .. }
             | Input::Handle { .. }
+            | Input::Ending
             | Input::Weighed { .. }
             | Input::Command(
                 Command::Run { .. }

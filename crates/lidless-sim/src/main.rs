@@ -1,4 +1,5 @@
-//! How many seeds hold? `lidless-sim --seeds 20000 [--from N]` rehearses them all; `--seed N --trace` shows one.
+//! How many seeds hold? `lidless-sim --seeds 20000 [--from N]` rehearses them all; `--seed N --trace` shows one; `--matrix` cuts
+//! one run at every point.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -6,12 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use lidless_sim::matrix::{Extent, Mutation, matrix};
 use lidless_sim::{Findings, Options, rehearse};
 
 struct Arguments {
     from: u64,
     seeds: u64,
     only: Option<u64>,
+    matrix: Option<Extent>,
     options: Options,
 }
 
@@ -28,12 +31,15 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(what) => {
             eprintln!(
-                "{what}\nusage: lidless-sim [--seeds N] [--from N] [--seed N [--trace]]\n       mutations that must be caught: --mutate-effects-first [--consequences-only], --mutate-repeatable-value, --mutate-late-effects"
+                "{what}\nusage: lidless-sim [--seeds N] [--from N] [--seed N [--trace]] [--matrix | --quick-matrix]\n       mutations that must be caught: --mutate-effects-first [--consequences-only], --mutate-repeatable-value, --mutate-late-effects"
             );
             return ExitCode::from(2);
         }
     };
     let began = Instant::now();
+    if let Some(extent) = arguments.matrix {
+        return play_matrix(extent, began);
+    }
     let totals = match arguments.only {
         Some(seed) => {
             let mut totals = Totals::default();
@@ -51,6 +57,7 @@ fn arguments() -> Result<Arguments, String> {
         from: 1,
         seeds: 1_000,
         only: None,
+        matrix: None,
         options: Options { hash: true, ..Options::default() },
     };
     let mut words = std::env::args().skip(1);
@@ -63,6 +70,8 @@ fn arguments() -> Result<Arguments, String> {
             "--seeds" => arguments.seeds = number()?,
             "--from" => arguments.from = number()?,
             "--seed" => arguments.only = Some(number()?),
+            "--matrix" => arguments.matrix = Some(Extent::Full),
+            "--quick-matrix" => arguments.matrix = Some(Extent::Quick),
             "--trace" => arguments.options.trace = true,
             "--mutate-effects-first" => arguments.options.effects_first = true,
             "--consequences-only" => arguments.options.consequences_only = true,
@@ -72,6 +81,25 @@ fn arguments() -> Result<Arguments, String> {
         }
     }
     Ok(arguments)
+}
+
+/// Cuts one run at every point, in every way.
+fn play_matrix(extent: Extent, began: Instant) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let found =
+        matrix(extent, Mutation::None, &|line| eprintln!("{:>4} s: {line}", began.elapsed().as_secs()));
+    println!("{} cases in {:.1} s", found.cases, began.elapsed().as_secs_f64());
+    println!("  turns         {:>12}", found.turns);
+    println!("  effects       {:>12}", found.effects);
+    println!("  with a person {:>12}", found.held);
+    for (end, count) in &found.ends {
+        println!("  {end:<13} {count:>12}");
+    }
+    println!("  broken        {:>12}", found.broken.len());
+    for what in &found.broken {
+        println!("{}", what.chars().take(600).collect::<String>());
+    }
+    if found.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A panic of the engine is a broken invariant like any other.

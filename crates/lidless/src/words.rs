@@ -272,10 +272,13 @@ pub fn outcome_text(outcome: &Outcome) -> String {
     }
 }
 
-/// Says in one line what a step put out: a JSON object as its values by name, a text of its own as it is.
+/// Says in one line what a step put out: a JSON object as its values by name, a text as it is.
 pub fn output_text(output: &str) -> String {
-    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(output) else {
-        return output.to_owned();
+    let object = match serde_json::from_str(output) {
+        Ok(serde_json::Value::Object(object)) => object,
+        Ok(serde_json::Value::String(text)) => return text,
+        Ok(serde_json::Value::Null) => return "done".to_owned(),
+        _ => return output.to_owned(),
     };
     let value = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),

@@ -1,6 +1,10 @@
 //! Does a pipeline of real commands survive real failures, and say which step failed and why?
 #![allow(clippy::unwrap_used)]
 
+#[path = "pipelines/kinds.rs"]
+mod kinds;
+#[path = "pipelines/page.rs"]
+mod page;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
@@ -225,7 +229,7 @@ fn a_step_killed_at_its_deadline_is_in_doubt_and_asked_about() {
     let output = daemon.client(&["run", "vault"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
-    assert!(said.contains("? PAY  outcome unknown: not done within 10 s"), "{said}");
+    assert!(said.contains("? PAY  outcome unknown: not done within "), "{said}");
     assert!(said.contains("→ PAY  it was done: it is in the ledger"), "{said}");
     assert_eq!(place.booked(), ["PAY"]);
     daemon.end();

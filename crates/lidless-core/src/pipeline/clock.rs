@@ -6,6 +6,7 @@ use crate::effect::Effect;
 use crate::event::{Confirmation, Event, Outcome};
 use crate::id::RunId;
 use crate::pipeline::drive::{self, ANSWER_GRACE};
+use crate::pipeline::plan::{Class, StepCall, StepSpec};
 use crate::pipeline::run::{Phase, Run};
 use crate::pipeline::{settle, undo};
 use crate::turning::Turning;
@@ -60,6 +61,23 @@ fn recover_step(t: &mut Turning<'_>, id: RunId, step: u32) {
         | Phase::Undone
         | Phase::Skipped { .. } => {}
     }
+}
+
+/// Whether a step waits for whoever acts on its service: the end of that takes it up.
+fn service_is_busy(t: &Turning<'_>, spec: &StepSpec) -> bool {
+    let StepCall::Service { service, .. } = &spec.call else { return false };
+    t.state.service_named(service).is_some_and(|id| t.state.services[id.index()].run.is_some())
+}
+
+/// Takes a run up that waited for the journal.
+pub(crate) fn mended(t: &mut Turning<'_>, id: RunId) {
+    let Some(run) = t.state.runs.get(&id) else { return };
+    let in_doubt = run.open_steps().filter(|(_, phase)| matches!(phase, Phase::InDoubt { .. }));
+    let in_doubt: Vec<u32> = in_doubt.map(|(step, _)| step).collect();
+    for step in in_doubt {
+        settle::doubt(t, id, step);
+    }
+    drive::advance(t, id);
 }
 
 /// Looks whether what parked steps need is there by now.
@@ -159,22 +177,23 @@ pub(crate) fn wake(t: &Turning<'_>, run: &Run) -> Option<Duration> {
     let back = back.and_then(|undo| wake_of(t, run, undo));
     // A run that waits for its turn is told by the clock when that comes too late.
     let waits = !run.ready.is_empty() && forward && !stopped(t, run);
-    let late = run.plan.deadline.filter(|_| waits).map(|time| run.created.monotonic + time);
+    let late = run.plan.deadline.filter(|_| waits).map(|time| run.clock_from + time);
     open.chain(ready).chain(back).chain(late).min()
 }
 
-/// Whether what a run could begin next waits for the journal: then time alone does not help it; `StoreMended` takes it up.
+/// Whether time alone helps nothing that a run could begin next: it waits for the journal (`StoreMended` takes it up), or has
+/// to be settled first, however late it is.
 fn stopped(t: &Turning<'_>, run: &Run) -> bool {
-    let value = |step: &u32| run.spec(*step).is_some_and(|spec| spec.value);
-    t.state.degraded.is_some() && run.ready.iter().all(value)
+    let waits = |step: u32| run.spec(step).is_some_and(|spec| drive::waits_for_the_journal(t, spec));
+    run.ready.iter().all(|step| waits(*step) || run.owes_an_answer(*step))
 }
 
 fn wake_of(t: &Turning<'_>, run: &Run, step: u32) -> Option<Duration> {
     let spec = run.spec(step)?;
-    let of_run = run.plan.deadline.map(|time| run.created.monotonic + time);
+    let of_run = run.plan.deadline.map(|time| run.clock_from + time);
     match run.phase(step) {
         // Time alone does not help it: `StoreMended` takes it up again.
-        Phase::Waiting { .. } if t.state.degraded.is_some() && spec.value => None,
+        Phase::Waiting { .. } if drive::waits_for_the_journal(t, spec) || service_is_busy(t, spec) => None,
         Phase::Waiting { until } => Some(*until),
         Phase::Awaiting { until } | Phase::Resting { until } => {
             Some(of_run.map_or(*until, |of_run| of_run.min(*until)))
@@ -186,6 +205,14 @@ fn wake_of(t: &Turning<'_>, run: &Run, step: u32) -> Option<Duration> {
         Phase::Verifying { deadline, .. } => {
             let second = t.scratch.second_looks.get(&run.id).copied();
             Some(second.unwrap_or(*deadline + settle::slowest_probe(t, run) + ANSWER_GRACE))
+        }
+        // It is done once more to tell, as soon as the journal can be written.
+        Phase::InDoubt { asked, .. }
+            if drive::waits_for_the_journal(t, spec)
+                && spec.class == Class::Idempotent
+                && !(spec.adoptable && *asked == 0) =>
+        {
+            None
         }
         Phase::InDoubt { ask_at, .. } => {
             Some(t.scratch.asking.get(&(run.id, step)).copied().unwrap_or(*ask_at))

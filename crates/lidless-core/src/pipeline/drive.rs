@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::effect::Effect;
 use crate::event::{Event, Notice, Outcome, Verdict};
-use crate::health::Health;
 use crate::id::RunId;
 use crate::pipeline::plan::{Approve, Purpose, StepCall, StepSpec, act_and_verify};
 use crate::pipeline::run::{Phase, Run};
@@ -82,13 +81,14 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
     if matches!(state.phase, Phase::Waiting { until } if t.now.monotonic < until) {
         return;
     }
-    if spec.value && t.state.degraded.is_some() {
-        // Invariant: value moves only while its journal can be trusted. `StoreMended` comes back here.
+    if waits_for_the_journal(t, spec) || t.scratch.ending {
         return;
     }
     let spec = spec.clone();
     if state.tried() == 0 && !state.approved {
+        // Once it has held, it is not asked again.
         if let Some(when) = &spec.when
+            && state.attempt == 0
             && !t.scratch.weighed.contains(&(id, step))
         {
             if t.scratch.weighing.insert((id, step)) {
@@ -101,6 +101,20 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
         }
     }
     intend(t, id, step, spec);
+}
+
+/// Does a step in doubt once more, in a run that goes forward no more: so it is known what must be taken back.
+pub(crate) fn again(t: &mut Turning<'_>, id: RunId, step: u32) {
+    let spec = t.state.runs.get(&id).and_then(|run| run.spec(step)).cloned();
+    if let Some(spec) = spec.filter(|spec| !waits_for_the_journal(t, spec) && !t.scratch.ending) {
+        intend(t, id, step, spec);
+    }
+}
+
+/// Whether a step must not begin now. **Invariant:** value moves only while its journal can be trusted; and nothing that is
+/// called outside is begun without its record. `StoreMended` takes both up again.
+pub(crate) fn waits_for_the_journal(t: &Turning<'_>, spec: &StepSpec) -> bool {
+    t.state.degraded.is_some() && (spec.value || matches!(spec.call, StepCall::External { .. }))
 }
 
 /// Records the intent, and lets it be done.
@@ -155,9 +169,12 @@ fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration 
         | StepCall::Require { .. }
         | StepCall::External { .. } => now + spec.timeout,
     };
+    if run.owes_an_answer(step) {
+        return own;
+    }
     let of_step =
         spec.within.map(|within| run.state(step).and_then(|state| state.first).unwrap_or(now) + within);
-    let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.created.monotonic + time);
+    let of_run = run.plan.deadline.filter(|_| spec.undoes.is_none()).map(|time| run.clock_from + time);
     [Some(own), of_step, of_run].into_iter().flatten().min().unwrap_or(own)
 }
 
@@ -165,6 +182,10 @@ fn deadline(t: &Turning<'_>, run: &Run, step: u32, spec: &StepSpec) -> Duration 
 pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Option<String> {
     let now = t.now.monotonic;
     let of_step = step.and_then(|step| Some((run.spec(step)?, run.state(step)?)));
+    // What may have taken effect is settled first, however late it is.
+    if step.is_some_and(|step| run.owes_an_answer(step)) {
+        return None;
+    }
     if let Some((spec, state)) = of_step {
         if let (Some(within), Some(first)) = (spec.within, state.first)
             && now >= first + within
@@ -175,7 +196,7 @@ pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Opti
             return None;
         }
     }
-    let time = run.plan.deadline.filter(|time| now >= run.created.monotonic + *time)?;
+    let time = run.plan.deadline.filter(|time| now >= run.clock_from + *time)?;
     Some(format!("the run's time of {time:?} is over"))
 }
 
@@ -223,16 +244,7 @@ fn call_service(t: &mut Turning<'_>, id: RunId, (step, attempt): (u32, u32), nam
 
 /// Says whether the services are well. "Nobody knows" is no yes.
 fn required(t: &Turning<'_>, healthy: &[String]) -> Outcome {
-    let unwell = healthy.iter().filter_map(|name| {
-        let Some(id) = t.state.service_named(name) else { return Some(format!("{name} is not configured")) };
-        let health = t.state.service_health(id);
-        let failing = t.state.incident_of(id).map(|incident| format!(": {}", incident.failure.detail));
-        match health {
-            Health::Up | Health::Suspect { .. } if failing.is_none() => None,
-            _ => Some(format!("{name} is {}{}", health.word(), failing.unwrap_or_default())),
-        }
-    });
-    let unwell: Vec<_> = unwell.collect();
+    let unwell = t.state.unwell(healthy);
     if unwell.is_empty() {
         Outcome::Applied { output: format!("healthy: {}", healthy.join(", ")) }
     } else {

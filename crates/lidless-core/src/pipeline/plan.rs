@@ -76,6 +76,15 @@ impl Plan {
                 Some(other) if !earlier(&other) => {
                     return Err("a step takes back one that does not stand above it");
                 }
+                Some(_) if !matches!(step.call, StepCall::External { .. }) => {
+                    return Err("what takes a step back is called outside");
+                }
+                Some(_) if step.class == Class::Pure => {
+                    return Err("what takes a step back changes something: it is not pure");
+                }
+                Some(_) if step.when.is_some() || step.approve.is_some() => {
+                    return Err("what takes a step back waits for no condition and for nobody");
+                }
                 Some(other) => plan.undone_by[other as usize] = Some(index),
                 None => {
                     plan.forward += 1;

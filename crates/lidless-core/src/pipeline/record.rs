@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{Confirmation, Event, Outcome};
-use crate::pipeline::plan::StepCall;
+use crate::pipeline::plan::{Class, StepCall};
 use crate::pipeline::run::{Phase, Run, StepState, Turned};
 use crate::time::Now;
 
@@ -18,10 +18,18 @@ impl Run {
                 if *attempt != self.at(*step)?.attempt + 1 {
                     return Err("the attempt is not the next one");
                 }
-                if !self.ready.contains(step) && spec.undoes.is_none() {
-                    return Err("an intent while the step may not begin");
+                // In a run that goes forward no more, a step in doubt may be done once more to know what it did.
+                let settles = self.goes_nowhere()
+                    && spec.class == Class::Idempotent
+                    && (matches!(self.phase(*step), Phase::InDoubt { .. })
+                        || (matches!(self.phase(*step), Phase::Waiting { .. })
+                            && self.owes_an_answer(*step)));
+                if !settles {
+                    if !self.ready.contains(step) && spec.undoes.is_none() {
+                        return Err("an intent while the step may not begin");
+                    }
+                    self.expect(*step, |phase| matches!(phase, Phase::Idle | Phase::Waiting { .. }))?;
                 }
-                self.expect(*step, |phase| matches!(phase, Phase::Idle | Phase::Waiting { .. }))?;
                 let phase = match spec.call {
                     StepCall::Verify { settle, .. } => Phase::Verifying {
                         since: at.monotonic,
@@ -35,7 +43,9 @@ impl Run {
                     | StepCall::Service { .. }
                     | StepCall::External { .. } => Phase::InFlight { intent_at: at, deadline: *deadline },
                 };
+                let in_doubt = matches!(self.phase(*step), Phase::InDoubt { .. });
                 let state = self.at(*step)?;
+                state.doubt |= in_doubt;
                 state.attempt = *attempt;
                 state.first = state.first.or(Some(at.monotonic));
                 self.begun = true;
@@ -70,6 +80,7 @@ impl Run {
                     Outcome::NotApplied { reason }
                     | Outcome::Refused { reason }
                     | Outcome::Unavailable { reason } => {
+                        self.at(*step)?.doubt = false;
                         self.enter(*step, Phase::Failed { reason: reason.clone() })
                     }
                     Outcome::Missing { reason } => {
@@ -96,10 +107,12 @@ impl Run {
                     }
                     Confirmation::NotApplied { evidence } => {
                         let reason = format!("{doubt}; {evidence}");
+                        self.at(*step)?.doubt = false;
                         self.enter(*step, Phase::Failed { reason })
                     }
                     Confirmation::Failed { reason, .. } => {
                         let reason = reason.clone();
+                        self.at(*step)?.doubt = false;
                         self.enter(*step, Phase::Failed { reason })
                     }
                     Confirmation::StillUnknown { reason, retry_after } => {
@@ -125,6 +138,9 @@ impl Run {
                             | Phase::Parked { .. }
                     )
                 })?;
+                if matches!(self.phase(*step), Phase::InDoubt { .. }) {
+                    self.at(*step)?.doubt = true;
+                }
                 self.enter(*step, Phase::Waiting { until: *not_before })
             }
             Event::StepLeftToVerify { step, .. } => {
@@ -137,7 +153,10 @@ impl Run {
             }
             Event::StepStuck { step, reason, .. } => {
                 self.expect(*step, |phase| {
-                    matches!(phase, Phase::Failed { .. } | Phase::Idle | Phase::Waiting { .. })
+                    matches!(
+                        phase,
+                        Phase::Failed { .. } | Phase::Idle | Phase::Waiting { .. } | Phase::InDoubt { .. }
+                    )
                 })?;
                 if self.turned.as_ref().is_some_and(|turned| !turned.undoing) {
                     self.turned = None;
@@ -155,6 +174,7 @@ impl Run {
                             | Phase::InDoubt { .. }
                             | Phase::Failed { .. }
                             | Phase::Stuck { .. }
+                            | Phase::Parked { .. }
                     )
                 })?;
                 self.enter(*step, Phase::Failed { reason: reason.clone() })
@@ -178,12 +198,19 @@ impl Run {
             }
             Event::StepResolved { step, applied, evidence, by, .. } => {
                 self.expect(*step, |phase| {
-                    matches!(phase, Phase::Held { .. } | Phase::InDoubt { .. } | Phase::Stuck { .. })
+                    matches!(
+                        phase,
+                        Phase::Held { .. }
+                            | Phase::InDoubt { .. }
+                            | Phase::Stuck { .. }
+                            | Phase::Parked { .. }
+                    )
                 })?;
                 if *applied {
                     self.applied(*step, None)
                 } else {
                     let reason = format!("{by} says that it had no effect: {evidence}");
+                    self.at(*step)?.doubt = false;
                     self.enter(*step, Phase::Failed { reason })
                 }
             }
@@ -196,16 +223,11 @@ impl Run {
                 self.turned = Some(Turned { step: *step, reason: reason.clone(), undoing: *undo, down_to });
                 self.ready.clear();
                 // What nothing was done for yet is not begun any more.
-                let idle: Vec<u32> = self
-                    .open_steps()
-                    .filter(|(_, phase)| {
-                        matches!(phase, Phase::Awaiting { .. } | Phase::Resting { .. } | Phase::Parked { .. })
-                    })
-                    .map(|(step, _)| step)
-                    .collect();
+                let idle: Vec<u32> =
+                    self.open.iter().copied().filter(|step| self.can_be_left(*step)).collect();
                 idle.into_iter().try_for_each(|step| self.enter(step, Phase::Idle))
             }
-            Event::RunResumed { .. } => self.resumed(),
+            Event::RunResumed { .. } => self.resumed(at),
             Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Marked
@@ -247,14 +269,16 @@ impl Run {
     }
 
     /// Goes on where it failed: what is applied or skipped stays so.
-    fn resumed(&mut self) -> Legal {
+    fn resumed(&mut self, at: Now) -> Legal {
+        self.clock_from = at.monotonic;
         if self.turned.as_ref().is_some_and(|turned| turned.undoing) {
-            let stuck: Vec<u32> = self.open_steps().map(|(step, _)| step).collect();
-            for step in stuck {
-                self.expect(step, |phase| matches!(phase, Phase::Stuck { .. }))?;
-                self.forgive(step)?;
+            let waits = |phase: &Phase| matches!(phase, Phase::Stuck { .. } | Phase::Parked { .. });
+            let waiting = self.open_steps().filter(|(_, phase)| waits(phase)).map(|(step, _)| step);
+            let waiting: Vec<u32> = waiting.collect();
+            if waiting.is_empty() {
+                return Err("a run resumed that waits for nobody");
             }
-            return Ok(());
+            return waiting.into_iter().try_for_each(|step| self.forgive(step, at));
         }
         let (mut again, count) = (false, u32::try_from(self.plan.forward().len()).unwrap_or(u32::MAX));
         for step in 0..count {
@@ -263,7 +287,7 @@ impl Run {
                 Phase::Failed { .. } | Phase::Waiting { .. } | Phase::Stuck { .. } | Phase::Parked { .. }
             ) {
                 again = true;
-                self.forgive(step)?;
+                self.forgive(step, at)?;
             }
         }
         if !again && self.turned.is_none() {
@@ -279,7 +303,13 @@ impl Run {
         Ok(())
     }
 
-    fn forgive(&mut self, step: u32) -> Legal {
+    fn forgive(&mut self, step: u32, at: Now) -> Legal {
+        if self.owes_an_answer(step) {
+            // An earlier attempt is in doubt: the next one is to tell, whatever else there is to be asked.
+            let state = self.at(step)?;
+            (state.forgiven, state.first) = (state.attempt.saturating_sub(1), None);
+            return self.enter(step, Phase::Waiting { until: at.monotonic });
+        }
         let state = self.at(step)?;
         (state.forgiven, state.first, state.approved) = (state.attempt, None, false);
         self.enter(step, Phase::Idle)
@@ -288,6 +318,8 @@ impl Run {
     fn applied(&mut self, step: u32, output: Option<&str>) -> Legal {
         let spec = self.spec(step).ok_or("no such step")?;
         let undoes = spec.undoes;
+        self.at(step)?.doubt = false;
+        let spec = self.spec(step).ok_or("no such step")?;
         let says = matches!(
             spec.call,
             StepCall::External { .. } | StepCall::Require { .. } | StepCall::Service { .. }

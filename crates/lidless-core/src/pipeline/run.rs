@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Verdict;
 use crate::id::RunId;
-use crate::pipeline::plan::{Plan, Purpose, StepCall, StepSpec};
+use crate::pipeline::plan::{Class, Plan, Purpose, StepCall, StepSpec};
 use crate::time::{Now, micros, micros_opt};
 
 /// An unfinished run.
@@ -33,6 +33,9 @@ pub struct Run {
     /// It has its turn: it holds its lock, and counts among those of its pipeline under way.
     #[serde(default)]
     pub begun: bool,
+    /// From when its time counts, in engine time: its creation, or its last resumption.
+    #[serde(default, rename = "clock_from_us", with = "micros")]
+    pub clock_from: Duration,
     /// Somebody wants it to end.
     #[serde(default)]
     pub cancelled: bool,
@@ -90,6 +93,9 @@ pub struct StepState {
     /// When the first attempt that counts began, in engine time.
     #[serde(default, rename = "first_us", with = "micros_opt", skip_serializing_if = "Option::is_none")]
     pub first: Option<Duration>,
+    /// An earlier attempt is in doubt, and another one is to tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubt: bool,
     /// A person has said yes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approved: bool,
@@ -256,6 +262,7 @@ impl Run {
             key: None,
             steps,
             begun: false,
+            clock_from: created.monotonic,
             cancelled: false,
             turned: None,
             ready,
@@ -318,6 +325,47 @@ impl Run {
     /// Whether an act on the service is under way, so that answers about the service mean nothing.
     pub fn is_acting(&self) -> bool {
         !matches!(self.focus_phase(), Phase::Verifying { .. } | Phase::Held { .. } | Phase::Stuck { .. })
+    }
+
+    /// Whether a step in doubt may not simply be left: its effect would have to be counted, or taken back.
+    pub(crate) fn must_know(&self, step: u32) -> bool {
+        let undone_by = self.plan.undone_by(step).is_some();
+        self.spec(step).is_some_and(|spec| {
+            spec.class != Class::Pure && (spec.value || spec.undoes.is_some() || undone_by)
+        })
+    }
+
+    /// Whether an earlier attempt at a step is in doubt that may not be left so.
+    pub(crate) fn owes_an_answer(&self, step: u32) -> bool {
+        self.state(step).is_some_and(|state| state.doubt) && self.must_know(step)
+    }
+
+    /// Whether a step waits for something, and nothing was done for it yet: it can be left.
+    pub(crate) fn can_be_left(&self, step: u32) -> bool {
+        match self.phase(step) {
+            Phase::Awaiting { .. } | Phase::Resting { .. } => true,
+            Phase::Parked { .. } => !self.owes_an_answer(step),
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Calling { .. }
+            | Phase::InFlight { .. }
+            | Phase::Verifying { .. }
+            | Phase::InDoubt { .. }
+            | Phase::Failed { .. }
+            | Phase::Held { .. }
+            | Phase::Stuck { .. }
+            | Phase::Applied
+            | Phase::Undone
+            | Phase::Skipped { .. } => false,
+        }
+    }
+
+    /// A step whose attempt is in doubt, which waits for the next one that is to tell.
+    pub(crate) fn waits_to_tell(&self) -> Option<u32> {
+        let steps = 0..u32::try_from(self.plan.forward().len()).unwrap_or(u32::MAX);
+        let waits =
+            |step: &u32| matches!(self.phase(*step), Phase::Waiting { .. }) && self.owes_an_answer(*step);
+        steps.into_iter().find(waits)
     }
 
     /// Whether it goes forward no more, and is not being taken back either: what is under way is only settled.

@@ -92,6 +92,9 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
     let Phase::InDoubt { asked, ask_at, reason, .. } = &state.phase else { return };
     let reason = reason.clone();
     let leaves = run.goes_nowhere();
+    // What may have to be taken back, or counted, must be known; where that is harmless, by doing it once more.
+    let must_know = run.must_know(step);
+    let tries_left = state.tried() < spec.attempts_max.saturating_add(spec.confirms_max);
     let asks = t.now.monotonic >= *ask_at && !t.scratch.asking.contains_key(&(id, step));
     // What may still be under way is not done again beside itself, whatever its class would allow.
     if spec.adoptable && *asked == 0 {
@@ -103,21 +106,18 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
     match spec.class {
         // Nothing is lost by not knowing.
         Class::Pure if leaves => undo::give_up_quietly(t, id, step, reason),
-        Class::Idempotent if leaves && run.turned.is_none() => {
+        Class::Idempotent if leaves && must_know && tries_left => drive::again(t, id, step),
+        Class::Idempotent if leaves && !must_know => {
             let why = format!("cancelled, and nobody knows whether it took effect: {reason}");
             undo::give_up(t, id, step, why);
         }
-        Class::Pure | Class::Idempotent
-            if state.tried() < spec.attempts_max.saturating_add(spec.confirms_max) =>
-        {
+        Class::Pure | Class::Idempotent if tries_left && !leaves => {
             // The first time at once: it was lost, not refused.
             let wait = retry::delay(spec.backoff, state.tried().saturating_sub(1), t.jitter());
             let not_before = t.now.monotonic + wait;
             t.emit(Event::StepRetry { run: id, step, not_before });
         }
-        Class::Pure | Class::Idempotent if spec.value || spec.undoes.is_some() => {
-            drive::hold(t, id, step, reason);
-        }
+        Class::Idempotent if must_know => drive::hold(t, id, step, reason),
         Class::Pure | Class::Idempotent => undo::give_up(t, id, step, reason),
         Class::Confirmable if *asked < spec.confirms_max => {
             if asks {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::effect::Refusal;
 use crate::event::{Due, Event, Verdict};
-use crate::id::RunId;
+use crate::id::{RunId, Seq};
 use crate::pipeline::drive;
 use crate::pipeline::plan::{Plan, Purpose};
 use crate::pipeline::run::Run;
 use crate::spec::PipelineSpec;
 use crate::time::whole_micros;
 use crate::trigger::{IncidentMoment, RunEnd, Trigger};
-use crate::turning::Turning;
+use crate::turning::{Turning, Whose};
 
 /// How a run of a pipeline is asked for.
 #[derive(Debug, Default)]
@@ -44,6 +44,10 @@ pub(crate) fn order(t: &mut Turning<'_>, pipeline: &str, order: Order) -> Result
     let key = key.map(|key| format!("{pipeline}/{key}"));
     if let Some(run) = key.as_deref().and_then(|key| t.state.run_with_key(key)) {
         return Ok(run);
+    }
+    // Whoever orders a run by hand, or hands one in, is told at once that nobody could promise it now.
+    if t.state.degraded.is_some() && due.is_none() {
+        return Err(Refusal::NotNow("the journal cannot be written, and a run must survive a crash"));
     }
     let from = match from {
         None => None,
@@ -165,14 +169,12 @@ pub(crate) fn follow(t: &mut Turning<'_>, from: usize) -> usize {
                 Happened::Incident(*incident, open.service, IncidentMoment::GivenUp)
             }
             Event::IncidentClosed { incident, .. } => {
-                let closed = t.state.closed.iter().rev().find(|closed| closed.incident.id == *incident);
-                let Some(closed) = closed else { continue };
-                Happened::Incident(*incident, closed.incident.service, IncidentMoment::Closed)
+                let Some(Whose::Service(service)) = whose(t, record.seq) else { continue };
+                Happened::Incident(*incident, service, IncidentMoment::Closed)
             }
             Event::RunFinished { run, verdict } => {
-                let ended = t.state.ended.iter().rev().find(|ended| ended.run.id == *run);
-                let Some(name) = ended.and_then(|ended| ended.run.purpose.pipeline()) else { continue };
-                Happened::Run(*run, name.to_owned(), verdict.clone())
+                let Some(Whose::Pipeline(name)) = whose(t, record.seq) else { continue };
+                Happened::Run(*run, record.seq, name, verdict.clone())
             }
             _ => continue,
         };
@@ -181,9 +183,14 @@ pub(crate) fn follow(t: &mut Turning<'_>, from: usize) -> usize {
     upto
 }
 
+fn whose(t: &Turning<'_>, seq: Seq) -> Option<Whose> {
+    t.scratch.over.iter().find(|(of, _)| *of == seq).map(|(_, whose)| whose.clone())
+}
+
 enum Happened {
     Incident(crate::id::IncidentId, crate::id::ServiceId, IncidentMoment),
-    Run(RunId, String, Verdict),
+    /// One that is resumed ends again: each end counts.
+    Run(RunId, Seq, String, Verdict),
 }
 
 fn begin_what_follows(t: &mut Turning<'_>, happened: &Happened) {
@@ -199,10 +206,10 @@ fn begin_what_follows(t: &mut Turning<'_>, happened: &Happened) {
                         (format!("{incident} {}", word(*moment)), format!("{incident} of {name}"))
                     })
                 }
-                (Trigger::Run { pipeline, when }, Happened::Run(run, name, verdict))
+                (Trigger::Run { pipeline, when }, Happened::Run(run, seq, name, verdict))
                     if pipeline == name && counts(*when, verdict) =>
                 {
-                    Some((format!("{run} ended"), format!("the end of {run} of {name}")))
+                    Some((format!("{run} ended {seq}"), format!("the end of {run} of {name}")))
                 }
                 (Trigger::Incident { .. } | Trigger::Run { .. }, _)
                 | (Trigger::Every { .. } | Trigger::Cron { .. }, _) => None,

@@ -17,7 +17,10 @@ pub(crate) fn give_up(t: &mut Turning<'_>, id: RunId, step: u32, reason: String)
         return stuck(t, id, step, reason);
     }
     let failed = matches!(run.phase(step), Phase::Failed { .. });
-    let (turned, others) = (run.turned.is_some(), run.open.iter().any(|open| *open != step));
+    let stuck = |step: &u32| matches!(run.phase(*step), Phase::Stuck { .. });
+    let others = run.open.iter().any(|open| *open != step && !stuck(open))
+        || run.waits_to_tell().is_some_and(|waits| waits != step);
+    let turned = run.turned.is_some();
     if !failed {
         t.emit(Event::StepFailed { run: id, step, reason: reason.clone() });
     }
@@ -38,12 +41,14 @@ pub(crate) fn give_up_quietly(t: &mut Turning<'_>, id: RunId, step: u32, reason:
 pub(crate) fn turn(t: &mut Turning<'_>, id: RunId) -> bool {
     let Some(run) = t.state.runs.get(&id) else { return false };
     let turned = run.turned.as_ref().map(|turned| (turned.step, turned.reason.clone(), turned.undoing));
+    if let Some(step) = run.waits_to_tell().filter(|_| run.goes_nowhere()) {
+        let before = t.state.seq;
+        drive::again(t, id, step);
+        return t.state.seq != before;
+    }
     match turned {
         None => {
-            let waits = |phase: &Phase| {
-                matches!(phase, Phase::Awaiting { .. } | Phase::Resting { .. } | Phase::Parked { .. })
-            };
-            if !run.open_steps().all(|(_, phase)| waits(phase)) {
+            if !run.open.iter().all(|step| run.can_be_left(*step)) {
                 return false;
             }
             let Some(step) = first_unsettled(run) else { return false };
@@ -55,7 +60,7 @@ pub(crate) fn turn(t: &mut Turning<'_>, id: RunId) -> bool {
             true
         }
         Some((step, reason, false)) => {
-            if !run.open.is_empty() {
+            if !run.open.iter().all(|step| run.can_be_left(*step)) {
                 return false;
             }
             decide(t, id, step, reason);
@@ -85,11 +90,11 @@ fn decide(t: &mut Turning<'_>, id: RunId, step: u32, reason: Option<String>) {
     match (something, pivot, reason) {
         (true, None, reason) => t.emit(Event::RunTurned { run: id, step, reason, undo: true }),
         // Invariant: after a step that cannot be taken back there is only the way forward, or a person.
-        (true, Some(pivot), Some(reason)) => {
+        (true, Some(pivot), Some(reason)) if !run.cancelled => {
             stuck(t, id, step, format!("{reason}; there is no way back: {pivot} cannot be undone"));
         }
         (true, Some(_), None) | (false, _, None) => finish(t, id, step, None),
-        (false, _, Some(reason)) => finish(t, id, step, Some(reason)),
+        (true, Some(_), Some(reason)) | (false, _, Some(reason)) => finish(t, id, step, Some(reason)),
     }
 }
 

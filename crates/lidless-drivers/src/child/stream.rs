@@ -159,18 +159,18 @@ async fn quiet_until(moment: Option<Instant>) {
 }
 
 /// One stream of a command.
-struct Pipe<P> {
+pub(super) struct Pipe<P> {
     pipe: Option<P>,
     piece: Box<[u8]>,
 }
 
 impl<P: AsyncRead + AsFd + Unpin> Pipe<P> {
-    fn new(pipe: Option<P>) -> Self {
+    pub(super) fn new(pipe: Option<P>) -> Self {
         Pipe { pipe, piece: vec![0; PIECE].into_boxed_slice() }
     }
 
     /// Reads the next piece, and says how long it is. Waits for ever once the pipe is closed.
-    async fn read(&mut self) -> usize {
+    pub(super) async fn read(&mut self) -> usize {
         let Some(pipe) = &mut self.pipe else { return pending().await };
         match pipe.read(&mut self.piece).await {
             Ok(read) if read > 0 => read,
@@ -181,12 +181,17 @@ impl<P: AsyncRead + AsFd + Unpin> Pipe<P> {
         }
     }
 
+    /// The piece that was read last: so many bytes.
+    pub(super) fn piece(&self, length: usize) -> &[u8] {
+        &self.piece[..length]
+    }
+
     /// Takes what is left in the pipe, without waiting: see `Output::drain`, which does the same for [`super::run`].
-    fn drain(mut self, mut sink: impl FnMut(&[u8])) {
-        let Some(pipe) = self.pipe else { return };
+    pub(super) fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
+        let Some(pipe) = &self.pipe else { return };
         // No pipe holds more than a mebibyte by default; somebody left behind may fill it as fast as we read.
         for _ in 0..(1 << 20) / PIECE {
-            match rustix::io::read(&pipe, &mut *self.piece) {
+            match rustix::io::read(pipe, &mut *self.piece) {
                 Ok(read) if read > 0 => sink(&self.piece[..read]),
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(_) | Err(_) => return,

@@ -56,9 +56,20 @@ pub(crate) fn judge(ended: &Ended, mut said: Said, strict: Strict, timeout: Dura
         _ if length > ANSWER_MAX => malformed(too_long(length)),
         None => by_exit_code(code, Some(object), &said, strict),
         Some(Value::Bool(true)) => applied(object).unwrap_or_else(malformed),
-        Some(Value::Bool(false)) => failed(&object, &said).unwrap_or_else(malformed),
+        Some(Value::Bool(false)) => failed(&object, said.complaint).unwrap_or_else(malformed),
         Some(other) => malformed(wrong("ok", other, "true or false")),
     }
+}
+
+/// Reads what became of an attempt where all that was said is one object: it must say `ok`.
+pub(crate) fn judge_object(object: Map<String, Value>, strict: Strict) -> Answer {
+    let answer = match object.get("ok") {
+        Some(Value::Bool(true)) => applied(object),
+        Some(Value::Bool(false)) => failed(&object, None),
+        Some(other) => Err(wrong("ok", other, "true or false")),
+        None => Err(wrong("ok", &Value::Null, "true or false")),
+    };
+    answer.unwrap_or_else(|error| Answer::Failed { error, class: strict.or(FailureClass::Permanent) })
 }
 
 /// Reads what a command found out about an attempt in doubt.
@@ -79,6 +90,11 @@ fn found(ended: &Ended, said: &mut Said, timeout: Duration) -> Result<Found, Str
         return Err(too_long(length));
     }
     settle(object)
+}
+
+/// Reads what was found out about an attempt in doubt, where all that was said is one object.
+pub(crate) fn find_object(object: Map<String, Value>) -> Found {
+    settle(object).unwrap_or_else(|reason| Found::StillUnknown { reason, retry_after: None })
 }
 
 /// Reads `{"applied": true, "evidence": "..."}`. An `Err` says why it tells nothing.
@@ -165,7 +181,7 @@ fn applied(mut object: Map<String, Value>) -> Result<Answer, String> {
     Ok(Answer::Applied { output, amounts, handle: take(&mut object, "handle") })
 }
 
-fn failed(object: &Map<String, Value>, said: &Said) -> Result<Answer, String> {
+fn failed(object: &Map<String, Value>, complaint: Option<String>) -> Result<Answer, String> {
     let class = match object.get("class") {
         None | Some(Value::Null) => FailureClass::Transient,
         Some(Value::String(class)) if class == "transient" => FailureClass::Transient,
@@ -176,7 +192,7 @@ fn failed(object: &Map<String, Value>, said: &Said) -> Result<Answer, String> {
     let error = match object.get("error") {
         Some(Value::String(error)) if !error.trim().is_empty() => one_line(error, ERROR_MAX),
         None | Some(Value::Null | Value::String(_)) => {
-            said.complaint.clone().unwrap_or_else(|| "it did not say why".to_owned())
+            complaint.unwrap_or_else(|| "it did not say why".to_owned())
         }
         Some(other) => return Err(wrong("error", other, "a text")),
     };
@@ -207,7 +223,7 @@ fn amount(at: usize, amount: Value) -> Result<Amount, String> {
 }
 
 /// Takes a field; `null` is none.
-fn take(object: &mut Map<String, Value>, field: &str) -> Option<Value> {
+pub(crate) fn take(object: &mut Map<String, Value>, field: &str) -> Option<Value> {
     object.remove(field).filter(|value| !value.is_null())
 }
 
@@ -233,7 +249,7 @@ pub fn exact(value: &Value) -> Result<(), String> {
     }
 }
 
-fn text(object: &mut Map<String, Value>, field: &str) -> Result<Option<String>, String> {
+pub(crate) fn text(object: &mut Map<String, Value>, field: &str) -> Result<Option<String>, String> {
     match take(object, field) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -250,7 +266,7 @@ fn evidence(object: &mut Map<String, Value>) -> Result<String, String> {
     }
 }
 
-fn wrong(field: &str, found: &Value, expected: &str) -> String {
+pub(crate) fn wrong(field: &str, found: &Value, expected: &str) -> String {
     let found = match found {
         Value::Null => "missing".to_owned(),
         other => format!("`{}`", one_line(&other.to_string(), FOUND_MAX)),
@@ -259,7 +275,7 @@ fn wrong(field: &str, found: &Value, expected: &str) -> String {
 }
 
 /// Makes foreign text fit for a log or a terminal.
-fn one_line(text: &str, max: usize) -> String {
+pub(crate) fn one_line(text: &str, max: usize) -> String {
     let shown = |character: char| if character.is_control() { ' ' } else { character };
     let mut line: String = text.trim().chars().take(max).map(shown).collect();
     if text.trim().chars().nth(max).is_some() {

@@ -241,6 +241,16 @@ impl Step for ExecStep {
         })
     }
 
+    fn plan<'a>(
+        &'a self,
+        _call: &'a Call,
+        _timeout: Duration,
+        _host: &'a dyn Host,
+    ) -> BoxFuture<'a, Result<Option<String>, String>> {
+        let words: Vec<String> = self.command.argv.iter().map(|word| quoted(word)).collect();
+        Box::pin(std::future::ready(Ok(Some(format!("run {}", words.join(" "))))))
+    }
+
     fn can_confirm(&self) -> bool {
         self.confirm.is_some()
     }
@@ -259,6 +269,16 @@ impl Step for ExecStep {
                 units.forget(call).await;
             }
         })
+    }
+}
+
+/// As it would be typed in a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''").replace(['\n', '\r'], " "))
     }
 }
 
@@ -374,4 +394,16 @@ fn question(call: &Call, timeout: Duration) -> String {
         });
     }
     format!("{question}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_command_is_shown_as_it_would_be_typed() {
+        for (word, wanted) in [("./book", "./book"), ("a b", "'a b'"), ("", "''"), ("it's", r"'it'\''s'")] {
+            assert_eq!(quoted(word), wanted);
+        }
+    }
 }

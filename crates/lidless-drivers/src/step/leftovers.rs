@@ -51,15 +51,22 @@ impl Drop for Carriers {
 ///
 /// Blocks: to be called before there is anything that could be held up.
 pub fn end(keys: &[String], patience: Duration) -> Vec<i32> {
-    let marks = marks(keys);
+    end_marked(&marks(keys), patience)
+}
+
+/// The same, of whatever carries one of these pairs in its environment: "NAME=value".
+///
+/// A plugin serves many keys and carries none. It ends with its input, but may first do what it was at: who must know that it
+/// is gone gives its command a pair that no other lidless of this machine uses, and looks for that.
+pub fn end_marked(marks: &[String], patience: Duration) -> Vec<i32> {
     let deadline = Instant::now() + patience;
     loop {
-        let left = carriers(&marks);
+        let left = carriers(marks);
         if left.is_empty() || Instant::now() >= deadline {
             return left;
         }
         for pid in &left {
-            kill(*pid, &marks);
+            kill(*pid, marks);
         }
         std::thread::sleep(PAUSE);
     }

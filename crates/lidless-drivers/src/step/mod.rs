@@ -3,10 +3,12 @@
 pub mod exec;
 pub mod http;
 pub mod leftovers;
+pub mod plugin;
 pub mod unit;
 pub mod when;
 
 mod answer;
+mod decimal;
 mod last;
 mod output;
 mod talk;
@@ -30,7 +32,8 @@ pub trait Step: Send + Sync {
     /// Says whether an attempt with this idempotency key took effect. Read-only, repeatable.
     fn confirm<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Found>;
 
-    /// Says what it would do now, in one line for people; none where it cannot tell. Changes nothing.
+    /// Says what it would do now, in one line for people that begins with the verb, as "run ./book"; none where it cannot tell.
+    /// Changes nothing.
     fn plan<'a>(
         &'a self,
         call: &'a Call,

@@ -112,7 +112,7 @@ impl<'a> Lines<'a> {
 }
 
 /// Makes a line fit for a log or a terminal.
-fn shown(line: &[u8]) -> String {
+pub(crate) fn shown(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut shown = String::with_capacity(line.len().min(LINE_MAX));
     for character in String::from_utf8_lossy(line).chars() {

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use futures_util::stream;
 use lidless_core::effect::{Command, Refusal, Reply};
 use lidless_core::event::Record;
-use lidless_core::id::Seq;
+use lidless_core::id::{RunId, Seq};
 use lidless_store::{EventFilter, SqliteReader};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
@@ -23,10 +23,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Peer;
+use super::hooks::{self, Hooks};
 use super::host;
+use super::plan;
 use super::runs;
 use crate::runtime::status::{self, rfc3339};
 use crate::runtime::{Handle, Lost};
+use crate::story;
 use crate::telemetry;
 use crate::words::{Names, Told};
 
@@ -49,6 +52,8 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     /// Room for those that follow events.
     pub(super) followers: Arc<Semaphore>,
+    /// Those that may begin runs from elsewhere.
+    pub(super) hooks: Arc<Hooks>,
 }
 
 /// A record on the wire and on a terminal.
@@ -115,7 +120,14 @@ pub enum RestartAnswer {
 
 /// What is served on loopback TCP, where any page in a browser can ask.
 pub(super) fn web(context: Context) -> axum::Router {
-    asked_once(public(context).layer(axum::middleware::from_fn(host::only_ours)))
+    let ours = public(context.clone()).layer(axum::middleware::from_fn(host::only_ours));
+    // Webhooks come by way of a proxy that serves another name; a page in a browser cannot sign.
+    asked_once(ours.merge(signed(context)))
+}
+
+/// Routes that let in whoever can sign, and nobody else.
+fn signed(context: Context) -> axum::Router {
+    axum::Router::new().route("/v1/hooks/{pipeline}", post(hooks::post_hook)).with_state(context)
 }
 
 /// All routes: on the Unix socket.
@@ -126,9 +138,10 @@ pub(super) fn local(context: Context) -> axum::Router {
         .route("/v1/events", get(get_events))
         .route("/v1/restart", post(post_restart))
         .route("/v1/run", post(runs::post_run))
+        .route("/v1/plan", post(plan::post_plan))
         .route("/v1/runs", get(runs::get_runs).post(runs::post_order))
         .with_state(context.clone());
-    asked_once(routes.merge(public(context)))
+    asked_once(routes.merge(public(context.clone())).merge(signed(context)))
 }
 
 /// Routes that only read and carry no secrets: also on loopback TCP.
@@ -243,6 +256,8 @@ struct EventsQuery {
     follow: bool,
     service: Option<String>,
     since_ms: Option<i64>,
+    /// Only what is of the story of this run, "run-9" or its number.
+    run: Option<String>,
 }
 
 async fn get_events(State(context): State<Context>, Query(query): Query<EventsQuery>) -> Response {
@@ -261,6 +276,7 @@ async fn get_events(State(context): State<Context>, Query(query): Query<EventsQu
     let feed = query.follow.then(|| context.handle.listen());
     let known = context.handle.query(|view| (view.durable, Names::of(view.engine.state())));
     let Ok((durable, names)) = known.await else { return lost() };
+    let run = query.run.as_deref().map(|name| runs::named(name).unwrap_or_default());
     let after = query.after.unwrap_or(0);
     let reading = Reading {
         journal: Arc::from(journal.as_path()),
@@ -270,6 +286,7 @@ async fn get_events(State(context): State<Context>, Query(query): Query<EventsQu
         upto: durable,
         service: query.service,
         since_ms: query.since_ms.unwrap_or(i64::MIN),
+        run,
         feed,
         stop: context.stop.clone(),
         _following: following,
@@ -294,6 +311,7 @@ struct Reading {
     upto: Seq,
     service: Option<String>,
     since_ms: i64,
+    run: Option<RunId>,
     feed: Option<Receiver<Arc<Told>>>,
     stop: CancellationToken,
     _following: Option<OwnedSemaphorePermit>,
@@ -347,6 +365,7 @@ impl Reading {
     fn write(&self, told: Told, lines: &mut String) {
         let wanted = told.record.seq > self.after
             && told.record.at.wall_ms >= self.since_ms
+            && self.run.is_none_or(|run| story::is_about(&told.record.event, run))
             && self.service.as_ref().is_none_or(|name| told.service.as_ref() == Some(name));
         if wanted && let Ok(line) = serde_json::to_string(&EventLine::from(told)) {
             lines.push_str(&line);

@@ -150,13 +150,17 @@ pub struct StepStatus {
     /// The step that it takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<String>,
+    /// From its first attempt to where it is settled, where one run is asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
 }
 
 pub(super) async fn get_runs(State(context): State<Context>) -> Response {
     context.handle.query(runs).await.map_or_else(|Lost| lost(), |runs| Json(runs).into_response())
 }
 
-fn runs(view: &View<'_>) -> Runs {
+/// Reads the runs off.
+pub fn runs(view: &View<'_>) -> Runs {
     let state = view.engine.state();
     let open = state.runs.values().rev().filter_map(|run| status(run, None));
     let ended = state.ended.iter().rev().filter_map(|ended| {
@@ -203,6 +207,7 @@ fn status(run: &Run, verdict: Option<&Verdict>) -> Option<RunStatus> {
             attempts: stands.attempt,
             output: stands.output.as_deref().map(output),
             undoes: spec.undoes.and_then(|of| Some(run.spec(of)?.name.clone())),
+            took_ms: None,
         }
     });
     Some(RunStatus {
@@ -255,13 +260,18 @@ pub(super) async fn post_run(
     give(&context, &peer, &what, command).await
 }
 
+/// Reads "run-9", or its number.
+pub fn named(name: &str) -> Option<RunId> {
+    name.strip_prefix("run-").unwrap_or(name).parse().ok().map(RunId)
+}
+
 pub(super) async fn post_order(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Json(RunOrder { run: name, what }): Json<RunOrder>,
 ) -> Response {
     let called = format!("run `{name}`");
-    let Some(run) = name.strip_prefix("run-").unwrap_or(&name).parse().ok().map(RunId) else {
+    let Some(run) = named(&name) else {
         return refuse(StatusCode::NOT_FOUND, "not_found", format!("there is no {called}"));
     };
     let by = peer.name();
@@ -284,20 +294,25 @@ async fn give(context: &Context, peer: &Peer, what: &str, command: Command) -> R
     match context.handle.command(command).await {
         Ok(Reply::Started(run)) => Json(RunAnswer::Started { run: run.to_string(), after }).into_response(),
         Ok(Reply::Refused(refusal)) => {
-            let (code, why) = match refusal {
-                Refusal::NotFound => ("not_found", format!("there is no {what}")),
-                Refusal::Busy(run) => ("busy", format!("{run} of that pipeline is under way")),
-                Refusal::NotNow(why) => ("not_now", format!("{what}: {why}")),
-                Refusal::NoActuator | Refusal::BudgetSpent { .. } => {
-                    ("not_now", format!("{what} must not be touched now"))
-                }
-            };
+            let (code, why) = refused(&refusal, what);
             refuse(StatusCode::CONFLICT, code, why)
         }
         Ok(Reply::Noted) | Err(Lost) => lost(),
     }
 }
 
-fn refuse(status: StatusCode, code: &str, why: String) -> Response {
+/// Says why something about a pipeline or a run is refused: the code, and the words for people.
+pub fn refused(refusal: &Refusal, what: &str) -> (&'static str, String) {
+    match refusal {
+        Refusal::NotFound => ("not_found", format!("there is no {what}")),
+        Refusal::Busy(run) => ("busy", format!("{run} of that pipeline is under way")),
+        Refusal::NotNow(why) => ("not_now", format!("{what}: {why}")),
+        Refusal::NoActuator | Refusal::BudgetSpent { .. } => {
+            ("not_now", format!("{what} must not be touched now"))
+        }
+    }
+}
+
+pub(super) fn refuse(status: StatusCode, code: &str, why: String) -> Response {
     (status, Json(RunAnswer::Refused { why, code: code.to_owned() })).into_response()
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{Gate, LIMITS, Peer};
+use super::hooks::Hooks;
 use super::routes::{self, Context};
 use crate::runtime::Handle;
 
@@ -77,11 +78,12 @@ impl Server {
         self,
         handle: Handle,
         journal: Option<PathBuf>,
+        hooks: Hooks,
         stop: CancellationToken,
         over: CancellationToken,
     ) {
-        let context =
-            Context { handle, journal, stop, followers: Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)) };
+        let (followers, hooks) = (Arc::new(Semaphore::new(routes::FOLLOWERS_MAX)), Arc::new(hooks));
+        let context = Context { handle, journal, stop, followers, hooks };
         let mut servers = JoinSet::new();
         let local = routes::local(context.clone()).into_make_service_with_connect_info::<Peer>();
         let ended = over.clone().cancelled_owned();

@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::globals::{Globals, config_file, plural};
 use super::live;
 use super::output::Mark;
+use super::triggers;
 use crate::config::{self, Loaded, Problem, Problems, Secrets, Severity};
 
 /// Checks the configuration, and with --live runs every check once.
@@ -78,8 +79,24 @@ fn summary(globals: &Globals, paths: &[PathBuf], loaded: &Loaded) {
         count => format!(", {}", plural(count, "warning")),
     };
     let tick = globals.style.paint(Mark::Up, "✓");
-    let what = format!("{}, {}{warnings}", plural(services, "service"), plural(checks, "check"));
+    let pipelines = match loaded.resolved.pipelines.len() {
+        0 => String::new(),
+        count => format!(", {}", plural(count, "pipeline")),
+    };
+    let what = format!("{}, {}{pipelines}{warnings}", plural(services, "service"), plural(checks, "check"));
     globals.print(&format!("{tick} {}{files}: {what}", shown.join(" + ")));
+    let begun = pipelines_with_triggers(loaded);
+    let width = begun.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    for (name, triggers) in begun.iter().filter(|(_, triggers)| !triggers.is_empty()) {
+        globals.print(&format!("  {name:width$}  {}", triggers.join("; ")));
+    }
+}
+
+/// Returns each pipeline with what begins a run of it.
+fn pipelines_with_triggers(loaded: &Loaded) -> Vec<(&str, Vec<String>)> {
+    let resolved = &loaded.resolved;
+    let both = resolved.spec.pipelines.iter().zip(&resolved.pipelines);
+    both.map(|(spec, settings)| (spec.name.as_str(), triggers::words(spec, settings))).collect()
 }
 
 fn counts(loaded: &Loaded) -> (usize, usize) {
@@ -92,12 +109,16 @@ fn document(paths: &[PathBuf], loaded: Option<&Loaded>, problems: &Problems, lin
     // A path need not be UTF-8, but JSON must be.
     let files = loaded.map_or(paths, |loaded| &loaded.files);
     let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    let pipeline = |(name, triggers): (&str, Vec<String>)| json!({ "name": name, "triggers": triggers });
+    let pipelines: Vec<_> =
+        loaded.map(pipelines_with_triggers).unwrap_or_default().into_iter().map(pipeline).collect();
     json!({
         "schema": "lidless/check/1",
         "valid": loaded.is_some(),
         "files": files,
         "services": services,
         "checks": checks,
+        "pipelines": pipelines,
         "problems": listed(problems),
         "live": lines,
     })

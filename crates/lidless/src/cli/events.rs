@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use lidless_core::event::{Event, Outcome, Verdict};
-use lidless_core::id::Seq;
+use lidless_core::id::{RunId, Seq};
 use lidless_store::{EventFilter, SqliteReader};
 use serde_json::json;
 
@@ -15,6 +15,7 @@ use super::{daemon, since};
 use crate::api::EventLine;
 use crate::api::client::{Client, Lasting};
 use crate::runtime::status::Status;
+use crate::story;
 use crate::words::Names;
 
 /// How many records are read from a file in one go.
@@ -55,6 +56,8 @@ pub(super) struct Wanted {
     pub(super) since_ms: Option<i64>,
     pub(super) service: Option<String>,
     pub(super) follow: bool,
+    /// Only what is of the story of this run.
+    pub(super) run: Option<RunId>,
 }
 
 /// Shows them.
@@ -74,7 +77,7 @@ fn show(args: &EventsArgs, globals: &Globals) -> Result<(), Failure> {
         after: args.after,
         since_ms: since_ms.map(|time| time.as_millisecond()),
         service: args.service.clone(),
-        follow: false,
+        ..Wanted::default()
     };
     let mut shown = Shown { globals, args, held: VecDeque::new(), count: 0, last: None };
     if let Some(store) = &args.store {
@@ -164,6 +167,9 @@ pub(super) async fn from_daemon(
     if let Some(service) = &wanted.service {
         route.push_str(&format!("&service={}", percent(service)));
     }
+    if let Some(run) = wanted.run {
+        route.push_str(&format!("&run={run}"));
+    }
     let mut strange = None;
     let lasting = if wanted.follow { Lasting::Follows } else { Lasting::Ends };
     let visited = client.lines(&route, lasting, |text| match serde_json::from_str(text) {
@@ -187,7 +193,11 @@ pub(super) async fn from_daemon(
 }
 
 /// Reads the file; names are learnt from the beginning on.
-fn from_store(path: &Path, wanted: &Wanted, mut visit: impl FnMut(EventLine) -> bool) -> Result<(), Failure> {
+pub(super) fn from_store(
+    path: &Path,
+    wanted: &Wanted,
+    mut visit: impl FnMut(EventLine) -> bool,
+) -> Result<(), Failure> {
     let reader = SqliteReader::open(path)?;
     let mut names = Names::default();
     let mut at = Seq(0);
@@ -200,6 +210,7 @@ fn from_store(path: &Path, wanted: &Wanted, mut visit: impl FnMut(EventLine) -> 
             let told = names.tell(record);
             let is_wanted = told.record.seq.0 > wanted.after.unwrap_or(0)
                 && wanted.since_ms.is_none_or(|since_ms| wall_ms >= since_ms)
+                && wanted.run.is_none_or(|run| story::is_about(&told.record.event, run))
                 && wanted.service.as_ref().is_none_or(|name| told.service.as_ref() == Some(name));
             if is_wanted && !visit(EventLine::from(told)) {
                 return Ok(());

@@ -9,6 +9,7 @@ mod daemon;
 pub mod demo;
 pub mod events;
 pub mod exit;
+pub mod explain;
 mod globals;
 pub mod incidents;
 mod init;
@@ -24,6 +25,7 @@ pub mod serve;
 mod since;
 pub mod status;
 pub mod store;
+mod triggers;
 mod waiting;
 pub mod watch;
 
@@ -41,7 +43,7 @@ use crate::demo_service::{self, DemoServiceArgs};
 /// The verbs in the order in which one meets them. Every verb that is not hidden stands here once.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Start", &["demo", "check", "serve", "schema", "completions", "man"]),
-    ("See", &["status", "events", "incidents", "runs"]),
+    ("See", &["status", "events", "incidents", "runs", "explain"]),
     ("Act", &["watch", "restart", "run", "resume", "cancel", "approve", "resolve"]),
     ("Keep", &["store"]),
 ];
@@ -103,6 +105,7 @@ enum Verb {
     Restart(restart::RestartArgs),
     Run(run::RunArgs),
     Runs(runs::RunsArgs),
+    Explain(explain::ExplainArgs),
     Resume(runs::ResumeArgs),
     Cancel(runs::CancelArgs),
     Resolve(runs::ResolveArgs),
@@ -130,9 +133,11 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     // Those that stay, and start others.
-    if matches!(cli.verb, Verb::Serve(_) | Verb::Watch(_) | Verb::Demo(_))
-        && let Some(code) = init::stand_in()
-    {
+    let stays = match &cli.verb {
+        Verb::Run(args) => args.local,
+        verb => matches!(verb, Verb::Serve(_) | Verb::Watch(_) | Verb::Demo(_)),
+    };
+    if stays && let Some(code) = init::stand_in() {
         return code;
     }
     let globals = Globals::new(cli.globals);
@@ -150,6 +155,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Restart(args) => restart::run(args, &globals),
         Verb::Run(args) => run::run(args, &globals),
         Verb::Runs(args) => runs::run(args, &globals),
+        Verb::Explain(args) => explain::run(args, &globals),
         Verb::Resume(args) => runs::resume(args, &globals),
         Verb::Cancel(args) => runs::cancel(args, &globals),
         Verb::Resolve(args) => runs::resolve(args, &globals),

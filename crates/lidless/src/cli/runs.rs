@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::daemon;
+use super::events;
 use super::exit::{Exit, Failure};
-use super::globals::Globals;
+use super::explain::Telling;
+use super::globals::{Globals, plural};
 use super::output::{Cell, Mark, Table};
 use super::run::{Followed, follow};
 use crate::api::client::Client;
 use crate::api::{RunAnswer, RunOrder, RunStatus, RunWhat, Runs};
+use crate::story::{Story, words_of};
+use crate::words::span;
 
 /// How long whoever resumes a run waits for its end.
 const PATIENCE: Duration = Duration::from_secs(3_600);
@@ -19,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
     after_help = "Examples:\n  lidless runs\n  lidless runs run-7\n  lidless runs --json | jq '.runs[] | select(.state == \"held\")'"
 )]
 pub struct RunsArgs {
-    /// Only this one
+    /// Only this one, with its steps
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
 }
@@ -125,10 +129,21 @@ async fn list(args: &RunsArgs, globals: &Globals) -> Result<Exit, Failure> {
     let client = daemon::find(globals)?;
     let mut document: Runs = client.get("/v1/runs").await?;
     if let Some(wanted) = &args.run {
+        let mut telling = Telling::of(wanted)?;
+        let events = telling.wanted();
+        events::from_daemon(&client, &events, |line| telling.take(&line)).await?;
+        let story = telling.end()?;
+        if !globals.json() {
+            show(&story, globals);
+            return Ok(Exit::Ok);
+        }
         document.runs.retain(|run| is(run, wanted));
-        if document.runs.is_empty() {
-            let failure = Failure::new(Exit::Usage, format!("there is no run `{wanted}` at hand"));
-            return Err(failure.hint("lidless runs; older ones: lidless events"));
+        let Some(run) = document.runs.first_mut() else {
+            let failure = Failure::new(Exit::Usage, format!("`{wanted}` is not at hand any more"));
+            return Err(failure.hint(format!("lidless explain {wanted} --json")));
+        };
+        for (step, told) in run.steps.iter_mut().zip(&story.steps) {
+            step.took_ms = told.took_ms;
         }
     }
     if globals.json() {
@@ -166,6 +181,51 @@ async fn list(args: &RunsArgs, globals: &Globals) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Shows the steps of one run.
+fn show(story: &Story, globals: &Globals) {
+    let style = &globals.style;
+    globals.print(&style.bold(&story.headline()));
+    let mut table = Table::default();
+    for step in &story.steps {
+        // What takes others back is of interest once it is at work.
+        if step.undoes.is_some() && step.attempts == 0 && step.state == "idle" {
+            continue;
+        }
+        let mark = match step.state {
+            "done" => Mark::Up,
+            "failed" | "undone" => Mark::Down,
+            "in_doubt" | "held" | "stuck" | "parked" | "approval" => Mark::Unknown,
+            "running" | "waiting" => Mark::Step,
+            _ => Mark::None,
+        };
+        let attempts = match step.attempts {
+            0 => String::new(),
+            count => plural(count as usize, "attempt"),
+        };
+        let took = step.took_ms.map_or_else(String::new, |took| span(Duration::from_millis(took)));
+        table.row(vec![
+            Cell::Shape(mark),
+            Cell::Text(step.name.clone()),
+            Cell::Painted(mark, words_of(step.state).to_owned()),
+            Cell::Text(attempts),
+            Cell::Text(took),
+            Cell::Text(step.reason.clone().unwrap_or_default()),
+        ]);
+    }
+    for line in table.lines(style, " ") {
+        globals.print(&line);
+    }
+    globals.say(&format!("{} lidless explain {}", globals.style_err.bold("what happened:"), story.run));
+    for next in story.next().iter().filter(|next| !next.starts_with("lidless runs")) {
+        globals.say(&format!("{} {next}", globals.style_err.bold("next:")));
+    }
+}
+
+/// There is no run of this name.
+pub(super) fn no_such(name: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("there is no run `{name}`")).hint("lidless runs")
+}
+
 fn is(run: &RunStatus, wanted: &str) -> bool {
     run.id == wanted || run.id.strip_prefix("run-") == Some(wanted)
 }
@@ -188,7 +248,8 @@ async fn give(run: &str, what: RunWhat, globals: &Globals) -> Result<Exit, Failu
             let runs: Runs = client.get("/v1/runs").await?;
             let found = runs.runs.iter().find(|status| is(status, &run));
             let pipeline = found.map_or("", |status| status.pipeline.as_str());
-            follow(&client, globals, Followed { pipeline, run: &run, after, timeout: PATIENCE }).await
+            follow(&client, globals, Followed { pipeline, run: &run, after, timeout: PATIENCE, local: false })
+                .await
         }
         RunAnswer::Started { run, .. } => {
             if globals.json() {
@@ -206,12 +267,24 @@ pub(super) async fn refused(client: &Client, why: String, code: &str) -> Failure
     match code {
         "not_found" => {
             let known = client.get::<Runs>("/v1/runs").await.map(|runs| runs.pipelines).unwrap_or_default();
-            let failure = Failure::new(Exit::Usage, why);
-            match known.as_slice() {
-                [] => failure.hint("the configuration has no pipelines: see docs/config.md"),
-                names => failure.hint(format!("pipelines: {}; runs: lidless runs", names.join(", "))),
-            }
+            not_found(why, &known)
         }
+        code => refusal(why, code),
+    }
+}
+
+/// There is no such pipeline or run, but others.
+pub(super) fn not_found(why: String, pipelines: &[String]) -> Failure {
+    let failure = Failure::new(Exit::Usage, why);
+    match pipelines {
+        [] => failure.hint("the configuration has no pipelines: see docs/config.md"),
+        names => failure.hint(format!("pipelines: {}; runs: lidless runs", names.join(", "))),
+    }
+}
+
+/// Explains a refusal of something that there is.
+pub(super) fn refusal(why: String, code: &str) -> Failure {
+    match code {
         "forbidden" => Failure::new(Exit::Permission, why).hint("as the user that runs lidless, or as root"),
         "busy" => Failure::new(Exit::TryAgain, why).hint("lidless runs"),
         _ => Failure::new(Exit::Refused, why).hint("lidless runs"),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Globals;
 use super::exit::Exit;
 use super::waiting::{Signals, to_end};
-use crate::api::{ServeError, Server};
+use crate::api::{Hooks, ServeError, Server};
 use crate::config::{self, Resolved};
 use crate::runtime::{self, BootError, Booted, RecoverError, systemd_notify};
 use lidless_drivers::process::ManagedProcess;
@@ -110,7 +110,8 @@ async fn serve(args: &ServeArgs, globals: &Globals, resolved: Resolved) -> Exit 
     let web = server.web().map_or_else(String::new, |web| format!("http://{web}"));
     tracing::info!(services, socket = %socket.display(), store = %store.display(), web, replayed, "Watching.");
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
-    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), stop.clone(), over.clone()));
+    let hooks = Hooks::of(&resolved);
+    let serving = tokio::spawn(server.serve(handle.clone(), Some(store), hooks, stop.clone(), over.clone()));
     let signals = Signals::catch();
     systemd_notify::ready();
     let to_the_end = async {

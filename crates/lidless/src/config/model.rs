@@ -1,14 +1,14 @@
 //! What did the files say, once types are clear? Everything optional stays optional here: defaults may lie in another file.
 
-use std::collections::BTreeMap;
+mod pipeline;
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-use lidless_core::pipeline::plan::Class;
 
 use super::node::{Place, Sp};
 use super::secret::SecretSource;
 use super::units::Signal;
+pub use pipeline::*;
 
 /// A part that may be absent, or be there and unusable (and then its problem is already reported).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -267,65 +267,4 @@ pub struct HealOn {
     pub stay: Option<Duration>,
     /// How long the checks have to pass.
     pub within: Option<Duration>,
-}
-
-/// One pipeline.
-#[derive(Clone, Debug, Default)]
-pub struct Pipeline {
-    /// For people.
-    pub title: Option<String>,
-    /// In order.
-    pub steps: Vec<Named<Step>>,
-}
-
-/// One step.
-#[derive(Clone, Debug, Default)]
-pub struct Step {
-    /// What it does.
-    pub work: Given<Work>,
-    /// How many attempts in all.
-    pub attempts: Option<Sp<u32>>,
-    /// First and longest wait.
-    pub backoff: Option<(Duration, Duration)>,
-    /// The longest that an attempt may take.
-    pub timeout: Option<Duration>,
-    /// Who is asked whether it took effect.
-    pub confirm: Given<Confirm>,
-    /// What a lost answer allows.
-    pub class: Given<Sp<Class>>,
-    /// Where it says that it moves value.
-    pub value: Option<Place>,
-}
-
-/// What a step does.
-#[derive(Clone, Debug)]
-pub enum Work {
-    /// Goes on only if these services are well; at least one.
-    Require(Vec<Sp<String>>),
-    /// Runs a command.
-    Exec(StepExec),
-}
-
-/// `call.exec`.
-#[derive(Clone, Debug)]
-pub struct StepExec {
-    /// Program and arguments.
-    pub command: Vec<Sp<String>>,
-    /// Working directory.
-    pub dir: Option<Sp<String>>,
-    /// Environment, no secrets.
-    pub env: BTreeMap<String, String>,
-    /// Whether it may be a unit of systemd's.
-    pub may_be_unit: bool,
-}
-
-/// `confirm`.
-#[derive(Clone, Debug)]
-pub struct Confirm {
-    /// Where the key stands.
-    pub at: Place,
-    /// Program and arguments.
-    pub exec: Vec<Sp<String>>,
-    /// How often it is asked.
-    pub tries: Option<u32>,
 }

@@ -1,6 +1,7 @@
 //! What is the configuration with every default filled in? A valid document becomes the engine's spec and the drivers' settings.
 
 mod pipeline;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,8 +56,10 @@ pub fn resolve(
     let store_path = written.map_or_else(|| PathBuf::from(STORE_PATH), |path| resolver.path(path));
     resolver.logs = store_path.parent().unwrap_or(Path::new("/")).join("logs");
     let (specs, services) = document.services.iter().map(|service| resolver.service(service)).unzip();
+    let by_name =
+        document.pipelines.iter().map(|pipeline| (pipeline.name.value.as_str(), pipeline)).collect();
     let (pipeline_specs, pipelines) =
-        document.pipelines.iter().map(|pipeline| resolver.pipeline(pipeline)).unzip();
+        document.pipelines.iter().map(|pipeline| resolver.pipeline(pipeline, &by_name)).unzip();
     let heals = document.limits.as_ref().and_then(|limits| limits.value);
     let heals = heals.unwrap_or(model::Budget { attempts: 60, per: 5 * MINUTE });
     let notify = document.notify.iter().map(|notifier| NotifySettings {
@@ -269,11 +272,7 @@ impl Resolver<'_> {
     }
 
     fn secret(&mut self, source: &Sp<SecretSource>) -> Secret {
-        let here = match &source.value {
-            SecretSource::File(path) => SecretSource::File(self.dir(source.at).join(path)),
-            SecretSource::Credential(_) | SecretSource::Env(_) => source.value.clone(),
-        };
-        here.read().unwrap_or_else(|err| {
+        self.source(source).read().unwrap_or_else(|err| {
             let problem = match (self.secrets, &err) {
                 // Too open is wrong wherever it is looked at.
                 (Secrets::Needed, _) | (Secrets::Optional, super::secret::SecretError::TooOpen { .. }) => {
@@ -284,6 +283,14 @@ impl Resolver<'_> {
             self.problems.push(problem.at(source.at, "this secret").help(err.help()));
             Secret::new("")
         })
+    }
+
+    /// Says where a secret is, wherever one looks from.
+    fn source(&self, source: &Sp<SecretSource>) -> SecretSource {
+        match &source.value {
+            SecretSource::File(path) => SecretSource::File(self.dir(source.at).join(path)),
+            SecretSource::Credential(_) | SecretSource::Env(_) => source.value.clone(),
+        }
     }
 
     fn dir(&self, at: Place) -> &Path {

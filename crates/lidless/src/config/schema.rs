@@ -42,9 +42,19 @@ fn map_of(shape: &'static Shape) -> Value {
     if !required.is_empty() {
         map.insert("required".to_owned(), json!(required));
     }
-    if !shape.one_of.is_empty() {
-        let choices: Vec<Value> = shape.one_of.iter().map(|name| json!({ "required": [name] })).collect();
+    let needs = |name: &&str| json!({ "required": [name] });
+    let choices: Vec<Value> = shape.one_of.iter().map(needs).collect();
+    let alone: Vec<&str> = shape.keys.iter().filter(|key| key.alone).map(|key| key.name).collect();
+    if choices.is_empty() {
+        return Value::Object(map);
+    }
+    if alone.is_empty() {
         map.insert("oneOf".to_owned(), json!(choices));
+    } else {
+        // At most one of the choice, or what may stand without.
+        map.insert("not".to_owned(), json!({ "required": shape.one_of }));
+        let any: Vec<Value> = choices.into_iter().chain(alone.iter().map(needs)).collect();
+        map.insert("anyOf".to_owned(), json!(any));
     }
     Value::Object(map)
 }
@@ -68,6 +78,8 @@ fn value_of(accepts: Accepts) -> Value {
         Accepts::DurationRange => definition("range"),
         Accepts::Size => definition("size"),
         Accepts::Signal => definition("signal"),
+        Accepts::TextOrMap(shape) => json!({ "oneOf": [definition("text"), map_of(shape)] }),
+        Accepts::Json => json!({}),
         Accepts::Argv => json!({ "type": "array", "items": definition("text"), "minItems": 1 }),
         Accepts::ArgvOrMap(shape) => json!({ "oneOf": [value_of(Accepts::Argv), map_of(shape)] }),
         Accepts::Texts => json!({ "type": "array", "items": definition("text") }),

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// A secret is a token or a key, not a document.
 const LENGTH_MAX: u64 = 64 * 1024;
 
@@ -31,8 +33,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Where a secret is kept. Of a step's, this is what the journal has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SecretSource {
     /// A systemd credential, in `$CREDENTIALS_DIRECTORY`.
     Credential(String),

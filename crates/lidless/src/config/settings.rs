@@ -3,17 +3,18 @@
 //! Unlike the core's `Spec`, these may hold secrets and are never journalled; only those of steps are, and hold none.
 //! `==` tells a reload what changed.
 
-use std::collections::BTreeMap;
+mod steps;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lidless_core::spec::Spec;
-use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
 use super::units::Signal;
+pub use steps::*;
 
 /// The whole configuration, every default filled in.
 #[derive(Clone, PartialEq, Debug)]
@@ -189,21 +190,15 @@ pub struct PipelineSettings {
     pub name: String,
     /// A longer name, for people.
     pub title: Option<String>,
+    /// Who may ask for a run over HTTP, if anybody may.
+    pub hook: Option<HookSettings>,
 }
 
-/// A step that runs a command. Unlike all others here it is journalled, as JSON in the step: a run keeps what it began with.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExecStepSettings {
-    /// Program and arguments, never empty.
-    pub command: Vec<String>,
-    /// The working directory.
-    pub dir: PathBuf,
-    /// Beside lidless's own environment; no secrets.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Program and arguments, never empty: asks whether the command took effect.
-    #[serde(default)]
-    pub confirm: Option<Vec<String>>,
+/// By what requests for a run are known to come from somebody who may ask.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HookSettings {
+    /// What they are signed with.
+    pub secret: Secret,
 }
 
 /// Someone who is told.

@@ -2,13 +2,17 @@
 //!
 //! A key that is not here does not exist; a key in `later` is known to come, and is refused with those words.
 
+mod call;
 mod check;
 mod pipeline;
 mod service;
+mod step;
 
+pub use call::*;
 pub use check::*;
 pub use pipeline::*;
 pub use service::*;
+pub use step::*;
 
 /// What a map may hold.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Key {
     pub accepts: Accepts,
     /// Whether it must be there.
     pub required: bool,
+    /// Whether it may stand where none of the shape's `one_of` does.
+    pub alone: bool,
     /// A value that works, in YAML.
     pub example: &'static str,
     /// One sentence for an editor.
@@ -60,6 +66,8 @@ pub enum Accepts {
     Signal,
     /// A program and its arguments.
     Argv,
+    /// Any one line of text, or a map of this shape.
+    TextOrMap(&'static Shape),
     /// A program and its arguments, or a map of this shape.
     ArgvOrMap(&'static Shape),
     /// A list of texts.
@@ -72,6 +80,8 @@ pub enum Accepts {
     Secrets,
     /// Names to texts, none of them secret.
     TextsByName,
+    /// Whatever JSON can hold.
+    Json,
     /// One of these words.
     Words(&'static [&'static str]),
     /// A map of this shape.
@@ -89,6 +99,8 @@ impl Accepts {
     pub fn noun(self) -> &'static str {
         match self {
             Accepts::Text => "a text",
+            Accepts::TextOrMap(_) => "a text or a map",
+            Accepts::Json => "a value of JSON",
             Accepts::Whole(_) => "a whole number",
             Accepts::Bool => "`true` or `false`",
             Accepts::Duration { .. } => "a duration",
@@ -110,11 +122,15 @@ impl Accepts {
 }
 
 const fn key(name: &'static str, accepts: Accepts, example: &'static str, doc: &'static str) -> Key {
-    Key { name, accepts, required: false, example, doc }
+    Key { name, accepts, required: false, alone: false, example, doc }
 }
 
 const fn required(name: &'static str, accepts: Accepts, example: &'static str, doc: &'static str) -> Key {
-    Key { name, accepts, required: true, example, doc }
+    Key { name, accepts, required: true, alone: false, example, doc }
+}
+
+const fn alone(name: &'static str, accepts: Accepts, example: &'static str, doc: &'static str) -> Key {
+    Key { name, accepts, required: false, alone: true, example, doc }
 }
 
 const ANY: Accepts = Accepts::Duration { zero: true };
@@ -176,7 +192,16 @@ pub static TOP: Shape = Shape {
         ),
     ],
     one_of: &[],
-    later: &["timezone", "escalation", "heartbeats", "objectives", "planned", "chains", "learning"],
+    later: &[
+        "timezone",
+        "escalation",
+        "heartbeats",
+        "objectives",
+        "planned",
+        "plugins",
+        "chains",
+        "learning",
+    ],
 };
 
 /// `store`.

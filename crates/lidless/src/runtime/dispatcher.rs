@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lidless_core::check::{CheckOutcome, FailureKind};
-use lidless_core::effect::{Input, Reply, Turn};
+use lidless_core::effect::{Command, Input, Reply, Turn};
 use lidless_core::engine::Engine;
 use lidless_core::event::Record;
 use lidless_core::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
@@ -18,9 +18,12 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::calendar::Calendar;
 use super::clock::Clock;
 use super::drivers::Drivers;
 use super::effects::{self, Attempt, Done};
+use super::follow::Followers;
+use super::gather::Pace;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
@@ -35,8 +38,6 @@ const LATE: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acts under way may still take when lidless is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Ended tasks taken in one go, so that their events share one fsync.
-const BATCH_MAX: usize = 512;
 
 /// The dispatcher.
 pub struct Daemon {
@@ -62,6 +63,8 @@ pub struct Daemon {
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
+    pub(super) followers: Followers,
+    pub(super) pace: Pace,
     pub(super) names: Names,
     pub(super) counters: Counters,
     pub(super) late_at: Duration,
@@ -81,6 +84,8 @@ pub struct Daemon {
     pub(super) probes: u64,
     draining: bool,
     pub(super) launches: Vec<Launch>,
+    /// None while it is being looked at, or where nobody is to.
+    pub(super) calendar: Option<Calendar>,
 }
 
 impl Daemon {
@@ -122,6 +127,8 @@ impl Daemon {
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
+            followers: Followers::default(),
+            pace: Pace::default(),
             names,
             counters,
             late_at: Duration::ZERO,
@@ -135,6 +142,7 @@ impl Daemon {
             probes: 0,
             draining: false,
             launches: Vec::new(),
+            calendar: Some(Calendar::default()),
         };
         let started =
             Input::Started { boot: daemon.clock.boot(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -154,12 +162,8 @@ impl Daemon {
                 () = stop.cancelled() => break,
                 Some(done) = self.tasks.join_next() => {
                     self.on_time(planned);
-                    let now = self.clock.now();
-                    self.ended(now, done);
-                    for _ in 1..BATCH_MAX {
-                        let Some(done) = self.tasks.try_join_next() else { break };
-                        self.ended(now, done);
-                    }
+                    self.ended(self.clock.now(), done);
+                    self.gather().await;
                 }
                 () = news.1.notified() => {
                     self.on_time(planned);
@@ -168,6 +172,7 @@ impl Daemon {
                 Some(message) = self.inbox.recv() => {
                     self.on_time(planned);
                     self.message(message);
+                    self.gather().await;
                 }
                 () = tokio::time::sleep_until(planned.into()) => self.on_time(planned),
             }
@@ -194,6 +199,7 @@ impl Daemon {
         for (id, _) in checks {
             self.watch(id);
         }
+        self.look_at_calendar();
     }
 
     fn watch(&mut self, id: CheckId) {
@@ -247,10 +253,11 @@ impl Daemon {
         }
     }
 
-    fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
+    pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
-            Ok(Done::Probed { .. } | Done::Changed { .. }) if self.draining => {}
+            Ok(Done::Probed { .. } | Done::Changed { .. } | Done::Calendar(_)) if self.draining => {}
+            Ok(Done::Calendar(looked)) => self.fire(looked),
             Ok(Done::Probed { check, began, hedge, outcome }) => {
                 self.probes += 1;
                 self.probing = self.probing.saturating_sub(1);
@@ -331,7 +338,7 @@ impl Daemon {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Query(query) => query(&View {
                 engine: &self.engine,
@@ -342,8 +349,11 @@ impl Daemon {
                 orphans: &self.drivers.orphans,
             }),
             Message::Command(command, reply) => {
+                // A restart by hand goes on without a journal, as healing does.
+                let survives = !matches!(command, Command::Restart { .. });
                 if let Some(answer) = self.turn(Input::Command(command)) {
-                    self.ledge.put_reply(reply, answer, self.engine.state().seq);
+                    let promises = survives && !matches!(answer, Reply::Refused(_));
+                    self.ledge.put_reply(reply, answer, self.engine.state().seq, promises);
                 }
             }
             Message::Keep(Keep { of, handle, reply }) => {
@@ -357,6 +367,7 @@ impl Daemon {
                     self.ledge.put_kept(reply, self.engine.state().seq);
                 }
             }
+            Message::Follow(command, follower) => self.command_and_follow(command, follower),
         }
     }
 
@@ -384,6 +395,7 @@ impl Daemon {
     /// Lets acts under way end, within a deadline; then says that we stop. The journal is left to be closed.
     async fn drain(mut self) -> Drained {
         self.draining = true;
+        self.turn(Input::Ending);
         // Whoever asks from now on, or has just asked, is told that we are ending.
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}

@@ -22,6 +22,7 @@ use lidless_drivers::step::unit::Units;
 use lidless_drivers::systemd::Bus;
 
 use super::clock::Clock;
+use super::code::CodeSteps;
 use super::notify::Notifier;
 use super::slots;
 use crate::config::Resolved;
@@ -39,6 +40,7 @@ pub struct Drivers {
     run_logs: PathBuf,
     /// By which steps outlive us; none where they cannot, or where nobody would come after us.
     pub(super) units: Option<Arc<Units>>,
+    code: CodeSteps,
 }
 
 /// A driver that cannot be built: what the configuration says is well-formed, but this machine cannot do it.
@@ -54,6 +56,20 @@ pub struct DriverError {
 }
 
 impl Drivers {
+    /// Returns the drivers of a program that has nothing but steps of its own. An empty path keeps no words of runs.
+    pub(crate) fn of_code(code: CodeSteps, run_logs: PathBuf) -> Drivers {
+        Drivers {
+            checks: HashMap::new(),
+            actuators: HashMap::new(),
+            notifiers: Arc::new([]),
+            managed: Vec::new(),
+            orphans: Vec::new(),
+            run_logs,
+            units: None,
+            code,
+        }
+    }
+
     /// Returns the driver of a check.
     pub fn check(&self, service: &str, check: &str) -> Option<Arc<dyn Check>> {
         self.checks.get(service)?.get(check).cloned()
@@ -78,6 +94,11 @@ impl Drivers {
         &self.run_logs
     }
 
+    /// The steps that are code of this program.
+    pub(super) fn code(&self) -> &CodeSteps {
+        &self.code
+    }
+
     /// Everybody who is told.
     pub(super) fn notifiers(&self) -> Arc<[Notifier]> {
         Arc::clone(&self.notifiers)
@@ -100,6 +121,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             orphans: Vec::new(),
             run_logs: state_dir.join("runs"),
             units: None,
+            code: CodeSteps::default(),
         },
         bus: None,
         tls: TlsConfigs::default(),

@@ -15,10 +15,11 @@ use lidless_core::time::Now;
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::check::Check;
 use lidless_drivers::step::unit::Units;
-use lidless_drivers::step::{Call, Step};
+use lidless_drivers::step::{Answer, Call, Host, Step};
 
 use tokio_util::sync::CancellationToken;
 
+use super::calendar::Looked;
 use super::notify::{Message, Notifier};
 use super::scheduler::Launch;
 use super::steps::{self, Calling};
@@ -45,6 +46,8 @@ pub(super) enum Done {
     Changed { check: CheckId },
     /// Something was let go that nobody needs any more.
     LetGo,
+    /// Moments of calendars have come, or it is time to look anew.
+    Calendar(Looked),
 }
 
 /// Probes once.
@@ -103,7 +106,10 @@ pub(super) async fn step(
     };
     let reason = tokio::select! {
         done = tokio::time::timeout(timeout + GRACE, performing) => match done {
-            Ok(Ok(answer)) => return performed(of, steps::outcome(answer)),
+            Ok(Ok(answer)) => {
+                keep(&answer, &log).await;
+                return performed(of, steps::outcome(answer));
+            }
             Ok(Err(_)) => "a bug in lidless: the step panicked".to_owned(),
             Err(_) => format!("the step did not answer within {timeout:?}"),
         },
@@ -124,6 +130,15 @@ pub(super) async fn forget(step: Arc<dyn Step>, call: Call) -> Done {
 pub(super) async fn sweep(units: Arc<Units>, keep: Vec<(String, u32)>) -> Done {
     units.sweep(&keep).await;
     Done::LetGo
+}
+
+/// Remembers by what an effect can be found again, also where a step says that only at its end: what takes it back needs it.
+async fn keep(answer: &Answer, host: &dyn Host) {
+    if let Answer::Applied { handle: Some(handle), .. } = answer
+        && let Err(why) = host.keep(handle).await
+    {
+        tracing::warn!(why, "What a step can be found by is not on record.");
+    }
 }
 
 /// Asks once whether a step of a pipeline took effect.

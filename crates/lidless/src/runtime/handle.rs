@@ -13,6 +13,7 @@ use lidless_store::{Journal, Writer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::drivers::Drivers;
+use super::follow::Follower;
 use super::recover::Recovered;
 use crate::telemetry::Counters;
 use crate::words::Told;
@@ -70,6 +71,7 @@ pub(super) type Query = Box<dyn FnOnce(&View<'_>) + Send>;
 pub(super) enum Message {
     Query(Query),
     Command(Command, oneshot::Sender<Reply>),
+    Follow(Command, Box<dyn Follower>),
     Keep(Keep),
 }
 
@@ -109,6 +111,11 @@ impl Handle {
         let (send, receive) = oneshot::channel();
         self.messages.send(Message::Command(command, send)).await.map_err(|_| Lost)?;
         receive.await.map_err(|_| Lost)
+    }
+
+    /// Asks the engine for something, and has the run followed that it leads to.
+    pub(crate) async fn follow(&self, command: Command, follower: Box<dyn Follower>) -> Result<(), Lost> {
+        self.messages.send(Message::Follow(command, follower)).await.map_err(|_| Lost)
     }
 
     /// Hears of every record from now on, once it is durable. A slow listener loses the oldest and is told so.

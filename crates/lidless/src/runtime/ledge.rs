@@ -11,12 +11,22 @@ use lidless_core::id::Seq;
 use lidless_core::pipeline::plan::StepCall;
 use tokio::sync::oneshot;
 
+/// An answer that waits.
+#[derive(Debug)]
+struct Waiting {
+    upto: Seq,
+    to: oneshot::Sender<Reply>,
+    reply: Reply,
+    /// Also while the journal cannot be written: what it promises must survive.
+    promises: bool,
+}
+
 /// The waiting effects and records, in order.
 #[derive(Debug, Default)]
 pub(super) struct Ledge {
     effects: VecDeque<(Seq, Effect)>,
     records: VecDeque<Record>,
-    replies: VecDeque<(Seq, oneshot::Sender<Reply>, Reply)>,
+    replies: VecDeque<Waiting>,
     /// Handles that somebody may let out once they are durable, and not otherwise.
     kept: VecDeque<(Seq, oneshot::Sender<Result<(), String>>)>,
 }
@@ -29,8 +39,9 @@ impl Ledge {
     }
 
     /// Puts an answer down: whoever asked must not be told of what a crash could still undo.
-    pub(super) fn put_reply(&mut self, to: oneshot::Sender<Reply>, reply: Reply, upto: Seq) {
-        self.replies.push_back((upto, to, reply));
+    /// One that promises something waits also while the journal cannot be written.
+    pub(super) fn put_reply(&mut self, to: oneshot::Sender<Reply>, reply: Reply, upto: Seq, promises: bool) {
+        self.replies.push_back(Waiting { upto, to, reply, promises });
     }
 
     /// Puts a handle down: what it names may leave once its record is durable.
@@ -38,7 +49,7 @@ impl Ledge {
         self.kept.push_back((upto, to));
     }
 
-    /// Gives the answers whose records are durable; all of them, where the journal cannot be written.
+    /// Gives the answers whose records are durable; where the journal cannot be written, also those that promise nothing.
     pub(super) fn answer(&mut self, seq: Seq, degraded: bool) {
         while self.kept.front().is_some_and(|(upto, _)| degraded || *upto <= seq) {
             if let Some((upto, to)) = self.kept.pop_front() {
@@ -46,10 +57,16 @@ impl Ledge {
                 drop(to.send(kept));
             }
         }
-        while self.replies.front().is_some_and(|(upto, ..)| degraded || *upto <= seq) {
-            if let Some((_, to, reply)) = self.replies.pop_front() {
+        let goes = |waiting: &Waiting| waiting.upto <= seq || (degraded && !waiting.promises);
+        if !self.replies.iter().any(goes) {
+            return;
+        }
+        for waiting in std::mem::take(&mut self.replies) {
+            if goes(&waiting) {
                 // Whoever asked may have gone; what was begun goes on.
-                drop(to.send(reply));
+                drop(waiting.to.send(waiting.reply));
+            } else {
+                self.replies.push_back(waiting);
             }
         }
     }

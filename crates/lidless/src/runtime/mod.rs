@@ -3,14 +3,19 @@
 //! Nothing is decided here: inputs go in, durable records come out first, then their effects are performed.
 
 mod boot;
+mod calendar;
 mod clock;
+pub(crate) mod code;
 mod dispatcher;
 mod drivers;
 mod effects;
+pub(crate) mod follow;
+mod gather;
 mod handle;
 mod ledge;
 mod notify;
 mod outflow;
+pub mod plan;
 mod recover;
 mod scheduler;
 mod slots;

@@ -44,6 +44,7 @@ impl Daemon {
         drop(news);
         if durable > self.durable {
             self.durable = durable;
+            self.pace.answered(durable);
             self.silent = false;
             self.waiting_since = None;
             // What was waiting for just this must go first: only what is left then still waits for the disk.
@@ -74,7 +75,7 @@ impl Daemon {
                 None => self.durable = self.engine.state().seq,
                 Some(writer) => {
                     match writer.try_submit(batch) {
-                        Ok(()) => {}
+                        Ok(()) => self.pace.asked(self.engine.state().seq),
                         // The disk is slow: what is decided meanwhile joins the batch, and waits with it.
                         Err(SubmitError::Busy(batch)) => self.batch = batch,
                         Err(err @ SubmitError::Gone(_)) => {
@@ -124,9 +125,11 @@ impl Daemon {
             let told = self.names.tell(record);
             telemetry::log(&told);
             self.counters.count(&told);
+            self.followers.take(&told.record, self.durable);
             // Nobody needs to listen.
             drop(self.feed.send(Arc::new(told)));
         }
+        self.followers.durable(self.durable);
         self.ledge.answer(self.durable, self.failed.is_some());
         let now = self.clock.now().monotonic;
         for effect in effects {
@@ -207,7 +210,7 @@ impl Daemon {
             }
             Effect::Weigh { run, step, when } => {
                 let holds = match self.engine.state().runs.get(&run) {
-                    Some(run) => steps::weigh(run, &when),
+                    Some(run) => steps::weigh(run, step, &when),
                     None => return,
                 };
                 self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));
@@ -248,13 +251,20 @@ impl Daemon {
     /// What an attempt at a step calls, from what its run has pinned.
     fn calling(&self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
-        steps::calling(run, of, self.drivers.run_logs(), &self.messages, self.drivers.units.as_ref())
+        steps::calling(run, of, &self.drivers, &self.messages)
     }
 
     /// Remembers what an attempt calls that may outlive us.
     fn keep(&mut self, of: Attempt, calling: &Calling) {
-        if self.drivers.units.is_some() {
-            self.kept.insert((of.run, of.step), (Arc::clone(&calling.step), calling.call.clone()));
+        if self.drivers.units.is_none() {
+            return;
+        }
+        let kept = (Arc::clone(&calling.step), calling.call.clone());
+        // Done once more without a word between: that it was is durable, and nobody asks about the one before.
+        if let Some((step, call)) = self.kept.insert((of.run, of.step), kept)
+            && call.attempt != of.attempt
+        {
+            self.tasks.spawn(effects::forget(step, call));
         }
     }
 

@@ -78,7 +78,7 @@ fn http(reader: &mut Reader<'_>, node: &Node) -> Option<Http> {
         method: reader.parsed(&fields, "method", forms::method).map(|method| method.value),
         headers: headers(reader, &fields),
         body: reader.parsed(&fields, "body", |text| Ok(text.to_owned())).map(|body| body.value),
-        status: expect.as_ref().and_then(|expect| statuses(reader, expect)),
+        status: expect.as_ref().and_then(|expect| statuses(reader, expect, "status")),
         contains: expect.as_ref().and_then(|expect| reader.text(expect, "contains")).map(|text| text.value),
         tls_verify: tls.as_ref().and_then(|tls| reader.boolean(tls, "verify")),
         ca_file: tls.as_ref().and_then(|tls| reader.text(tls, "ca_file")),
@@ -96,33 +96,39 @@ fn expect<'n>(reader: &mut Reader<'_>, node: &'n Node) -> Option<Fields<'n>> {
     reader.fields(node, &shape::EXPECT, "expect")
 }
 
-fn statuses(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<RangeInclusive<u16>>> {
-    let node = fields.get("status")?;
+/// Reads a status, a range of them, or a list of these.
+pub(super) fn statuses(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+) -> Option<Vec<RangeInclusive<u16>>> {
+    let node = fields.get(name)?;
     let Value::List(items) = &node.value else {
-        return reader.parsed(fields, "status", units::statuses).map(|range| vec![range.value]);
+        return reader.parsed(fields, name, units::statuses).map(|range| vec![range.value]);
     };
     if items.is_empty() {
         reader.refused(
             node.at,
-            "status",
-            Refused::new("is empty", "no status would pass", "write `status: 200..299`"),
+            name,
+            Refused::new("is empty", "no status would pass", format!("write `{name}: 200..299`")),
         );
     }
     let mut ranges = Vec::with_capacity(items.len());
     for item in items {
         let Value::Text(text) = &item.value else {
-            reader.wrong_type(item, "status", "a list of statuses", "write `status: [200, 204]`");
+            reader.wrong_type(item, name, "a list of statuses", &format!("write `{name}: [200, 204]`"));
             continue;
         };
         match units::statuses(text) {
             Ok(range) => ranges.push(range),
-            Err(refused) => reader.refused(item.at, "status", refused),
+            Err(refused) => reader.refused(item.at, name, refused),
         }
     }
     Some(ranges)
 }
 
-fn headers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<(String, Text)> {
+/// Reads `headers`, whose values may be secret, and some of which must be.
+pub(super) fn headers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<(String, Text)> {
     let Some(node) = fields.get("headers") else { return Vec::new() };
     let headers = secrets(reader, node, "headers", |reader, name| {
         if name.value.parse::<hyper::header::HeaderName>().is_err() {

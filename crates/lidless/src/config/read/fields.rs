@@ -39,7 +39,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Returns the key's row in the table.
-    fn key(&self, name: &str) -> Option<&'static Key> {
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
         self.shape.keys.iter().find(|key| key.name == name)
     }
 }
@@ -95,6 +95,10 @@ impl Reader<'_> {
         let list = || shape.one_of.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         match fields.chosen().as_slice() {
             [] if shape.one_of.is_empty() => {}
+            [] if fields
+                .entries
+                .iter()
+                .any(|entry| fields.key(&entry.key.value).is_some_and(|key| key.alone)) => {}
             // An unknown key is probably the misspelt choice, and its problem says so already.
             [] if fields.entries.iter().any(|entry| fields.key(&entry.key.value).is_none()) => {}
             [] => {
@@ -180,6 +184,11 @@ impl Reader<'_> {
         let exact = self.text.is_char_boundary(place.start as usize)
             && self.text.is_char_boundary(place.end as usize);
         if escaped || !exact { at } else { place }
+    }
+
+    /// Whether a text stands in the file without quotes.
+    pub(super) fn is_bare(&self, node: &Node, text: &str) -> bool {
+        self.text.get(node.at.start as usize..node.at.end as usize) == Some(text)
     }
 
     /// Reads the text of a node, whatever it is called.
@@ -277,94 +286,6 @@ impl Reader<'_> {
         };
         self.parsed(fields, name, parse).map(|value| value.value)
     }
-
-    /// Reads a list of texts.
-    pub(super) fn texts(&mut self, fields: &Fields<'_>, name: &str) -> Option<Vec<Sp<String>>> {
-        let key = fields.key(name)?;
-        let node = fields.get(name)?;
-        let items = match &node.value {
-            Value::List(items) => items,
-            Value::Text(text) => {
-                let help = if matches!(key.accepts, Accepts::Argv | Accepts::ArgvOrMap(_)) {
-                    argv_help(name, text)
-                } else {
-                    format!("write `{name}: [{text}]`")
-                };
-                self.wrong_type(node, name, key.accepts.noun(), &help);
-                return None;
-            }
-            Value::Null | Value::Map(_) | Value::Broken => {
-                self.wrong_type(node, name, key.accepts.noun(), &format!("write `{name}: {}`", key.example));
-                return None;
-            }
-        };
-        let mut texts = Vec::with_capacity(items.len());
-        let mut whole = true;
-        for item in items {
-            match &item.value {
-                Value::Text(text) if !text.contains('\0') => {
-                    texts.push(Sp { value: text.clone(), at: item.at })
-                }
-                Value::Broken => whole = false,
-                Value::Text(_) | Value::Null | Value::List(_) | Value::Map(_) => {
-                    whole = false;
-                    self.report(
-                        Problem::error("config::wrong_type", format!("each part of `{name}` must be a text"))
-                            .at(item.at, format!("{} stands here", item.value.noun()))
-                            .help(format!("write `{name}: {}`; quote an empty text: `\"\"`", key.example)),
-                    );
-                }
-            }
-        }
-        whole.then_some(texts)
-    }
-
-    /// Reads a program and its arguments.
-    pub(super) fn argv(&mut self, fields: &Fields<'_>, name: &str) -> Option<Vec<Sp<String>>> {
-        let argv = self.texts(fields, name)?;
-        let key = fields.key(name)?;
-        let blame = match argv.first() {
-            None => fields.get(name).map(|node| (node.at, "is empty", "no program")),
-            Some(program) if program.value.trim().is_empty() => {
-                Some((program.at, "names no program", "an empty name"))
-            }
-            Some(_) => None,
-        };
-        let Some((at, message, label)) = blame else { return Some(argv) };
-        self.refused(
-            at,
-            name,
-            Refused::new(
-                message,
-                label,
-                format!("write the program and its arguments: `{name}: {}`", key.example),
-            ),
-        );
-        None
-    }
-
-    /// Returns the entries of a map by name, each name checked.
-    pub(super) fn named<'n>(&mut self, fields: &Fields<'n>, name: &str) -> &'n [Entry] {
-        let (Some(key), Some(node)) = (fields.key(name), fields.get(name)) else { return &[] };
-        match &node.value {
-            Value::Null => &[],
-            Value::Map(entries) => {
-                for entry in entries {
-                    super::check_name(self, &entry.key.value, entry.key.at);
-                }
-                entries
-            }
-            Value::Text(_) | Value::List(_) | Value::Broken => {
-                self.wrong_type(
-                    node,
-                    name,
-                    key.accepts.noun(),
-                    &format!("write a name in front of each: `{}`", key.example),
-                );
-                &[]
-            }
-        }
-    }
 }
 
 /// Quotes a name; `the file` is none.
@@ -378,14 +299,4 @@ fn map_help(shape: &'static Shape) -> String {
         Some(key) => format!("write a map, as `{{ {}: {} }}`", key.name, key.example),
         None => "write `{}`".to_owned(),
     }
-}
-
-fn argv_help(name: &str, text: &str) -> String {
-    if text.contains(['|', ';', '&', '$', '>', '<', '*', '"', '\'', '\\', '\n', '`']) {
-        return format!(
-            "no shell is involved; if you want one, write `{name}: [sh, -c, ...]` with this text as the last part"
-        );
-    }
-    let words: Vec<&str> = text.split_whitespace().collect();
-    format!("write each word by itself: `{name}: [{}]`", words.join(", "))
 }

@@ -1,10 +1,14 @@
 //! How does a tree of text become a typed document, with every problem found rather than the first one?
 
+mod call;
 mod check;
 mod fields;
 mod forms;
+mod lists;
 mod pipeline;
+mod request;
 mod service;
+mod step;
 
 use super::model::{Budget, Document, Given, Named, Store, Timing, Web};
 use super::node::{Node, Place, Sp, Value};

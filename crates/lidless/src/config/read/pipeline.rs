@@ -1,17 +1,17 @@
 //! What does one entry of `pipelines` say?
 
-use std::collections::BTreeMap;
+use lidless_core::trigger::{CatchUp, IncidentMoment, RunEnd};
 
-use lidless_core::pipeline::plan::Class;
-
-use super::super::model::{Confirm, Given, Named, Pipeline, Step, StepExec, Text, Work};
-use super::super::node::{Entry, Node, Value};
+use super::super::model::{AfterRun, Cron, Named, OnIncident, Pipeline, Step};
+use super::super::node::{Entry, Node, Sp, Value};
 use super::super::problem::Problem;
 use super::super::shape;
-use super::super::units::{self, Refused, nearest};
+use super::super::units::Refused;
 use super::check_name;
 use super::fields::{Fields, Reader};
-use super::service::{env, given};
+use super::service::secret;
+use super::step::step;
+use crate::schedule;
 
 const STEP_HELP: &str = "write `- NAME: { call: { exec: [PROGRAM, ARGUMENT] } }`";
 
@@ -21,7 +21,81 @@ pub(super) fn read(reader: &mut Reader<'_>, name: &str, node: &Node) -> Pipeline
     Pipeline {
         title: reader.text(&fields, "title").map(|title| title.value),
         steps: fields.get("steps").map(|node| steps(reader, node)).unwrap_or_default(),
+        lock: reader.text(&fields, "lock").inspect(|lock| check_name(reader, &lock.value, lock.at)),
+        deadline: reader.duration(&fields, "deadline"),
+        concurrency: reader.whole(&fields, "concurrency"),
+        every: reader.duration(&fields, "every"),
+        cron: cron(reader, &fields),
+        on_incident: fields.get("on_incident").and_then(|node| on_incident(reader, node)),
+        after: fields.get("after").and_then(|node| after_run(reader, node)),
+        hook: fields.get("hook").and_then(|node| {
+            let hook = reader.fields(node, &shape::HOOK, "hook")?;
+            let node = hook.get("secret")?;
+            if let Value::Text(_) = &node.value {
+                reader.report(
+                    Problem::error("config::bare_secret", "`secret` holds a bare text")
+                        .at(node.at, "looks like a secret")
+                        .conceal(node.at)
+                        .help("put it in a credential: `secret: { credential: NAME }`; or `{ file: PATH }`, `{ env: NAME }`"),
+                );
+                return None;
+            }
+            Some(Sp { value: secret(reader, node, "secret")?, at: node.at })
+        }),
     }
+}
+
+fn cron(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Cron> {
+    let node = fields.get("cron")?;
+    let Value::Map(_) = &node.value else {
+        let at = reader.parsed(fields, "cron", calendar)?;
+        return Some(Cron { at, zone: None, catch_up: CatchUp::None });
+    };
+    let fields = reader.fields(node, &shape::CRON, "cron")?;
+    let at = reader.parsed(&fields, "at", calendar);
+    let zone = reader.parsed(&fields, "zone", |name| match schedule::zone(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(why) => Err(Refused::new(
+            "is not a zone that this machine knows",
+            why,
+            "write a name as in `timedatectl list-timezones`: `Europe/Lisbon`, `UTC`",
+        )),
+    });
+    let words = [("none", CatchUp::None), ("one", CatchUp::One), ("all", CatchUp::All)];
+    let catch_up = reader.word(&fields, "catch_up", &words).unwrap_or_default();
+    Some(Cron { at: at?, zone: zone.map(|zone| zone.value), catch_up })
+}
+
+fn calendar(text: &str) -> Result<String, Refused> {
+    match schedule::check(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(why) => Err(Refused::new(
+            "is not a calendar of cron",
+            why,
+            "write minute, hour, day, month and weekday: `0 4 * * *` is 04:00 every day",
+        )),
+    }
+}
+
+fn on_incident(reader: &mut Reader<'_>, node: &Node) -> Option<OnIncident> {
+    let fields = reader.fields(node, &shape::ON_INCIDENT, "on_incident")?;
+    let services =
+        reader.names(&fields, "services", "no service", "write the names of services: `services: [api]`");
+    let words = [
+        ("opened", IncidentMoment::Opened),
+        ("given_up", IncidentMoment::GivenUp),
+        ("closed", IncidentMoment::Closed),
+    ];
+    let when = reader.word(&fields, "when", &words).unwrap_or_default();
+    Some(OnIncident { services: services?, when })
+}
+
+fn after_run(reader: &mut Reader<'_>, node: &Node) -> Option<AfterRun> {
+    let fields = reader.fields(node, &shape::AFTER_RUN, "after")?;
+    let pipeline = reader.text(&fields, "pipeline");
+    let words = [("done", RunEnd::Done), ("failed", RunEnd::Failed), ("any", RunEnd::Any)];
+    let when = reader.word(&fields, "when", &words).unwrap_or_default();
+    Some(AfterRun { pipeline: pipeline?, when })
 }
 
 fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Named<Step>> {
@@ -63,8 +137,8 @@ fn read_item(reader: &mut Reader<'_>, item: &Node, steps: &mut Vec<Named<Step>>)
                 .help(STEP_HELP),
         );
     };
-    // A single key may be a step that somebody named `retry`; `call` and `require` are too likely to be what they say.
-    if is_key(first) && (!others.is_empty() || shape::STEP.one_of.contains(&first.key.value.as_str())) {
+    // A single key may be a step that somebody named `retry`; `call` and its like are too likely to be what they say.
+    if is_key(first) && (!others.is_empty() || says_what(first)) {
         return reader.report(
             Problem::error("config::unnamed_step", "a step has no name")
                 .at(first.key.at, "no name in front of this")
@@ -108,132 +182,13 @@ fn is_key(entry: &Entry) -> bool {
     shape::STEP.keys.iter().any(|key| key.name == name) || shape::STEP.later.contains(&name)
 }
 
+/// Whether this key alone makes a step.
+fn says_what(entry: &Entry) -> bool {
+    let name = entry.key.value.as_str();
+    shape::STEP.one_of.contains(&name) || shape::STEP.keys.iter().any(|key| key.alone && key.name == name)
+}
+
 fn named(reader: &mut Reader<'_>, entry: &Entry, node: &Node) -> Named<Step> {
     check_name(reader, &entry.key.value, entry.key.at);
     Named { name: entry.key.clone(), value: step(reader, &entry.key.value, node) }
-}
-
-fn step(reader: &mut Reader<'_>, name: &str, node: &Node) -> Step {
-    let Some(fields) = reader.fields(node, &shape::STEP, name) else {
-        return Step { work: Given::Broken, ..Step::default() };
-    };
-    let chosen = fields.chosen();
-    let (work, asks) = match chosen.as_slice() {
-        [entry] if entry.key.value == "require" => (require(reader, &entry.node), Some(*entry)),
-        [entry] => (call(reader, &entry.node), None),
-        _ => (None, None),
-    };
-    let retry = fields.get("retry").and_then(|node| reader.fields(node, &shape::RETRY, "retry"));
-    let backoff = retry.as_ref().and_then(|retry| reader.parsed(retry, "backoff", units::duration_range));
-    let step = Step {
-        work: work.map_or(Given::Broken, Given::Good),
-        attempts: retry.as_ref().and_then(|retry| reader.whole(retry, "attempts")),
-        backoff: backoff.map(|backoff| backoff.value),
-        ..Step::default()
-    };
-    if let Some(entry) = asks {
-        // What else it says has to go, so nothing more is said about that.
-        not_for_require(reader, &fields, entry);
-        return step;
-    }
-    Step {
-        timeout: reader.duration(&fields, "timeout"),
-        confirm: match fields.entry("confirm") {
-            None => Given::Absent,
-            Some(entry) => confirm(reader, entry).map_or(Given::Broken, Given::Good),
-        },
-        class: given(fields.get("class"), |_| reader.parsed(&fields, "class", class)),
-        value: fields.entry("value").map(|entry| {
-            reader.fields(&entry.node, &shape::VALUE, "value");
-            entry.key.at
-        }),
-        ..step
-    }
-}
-
-/// Reports what says nothing of a step that only asks lidless itself.
-fn not_for_require(reader: &mut Reader<'_>, fields: &Fields<'_>, require: &Entry) {
-    for name in ["timeout", "confirm", "class", "value"] {
-        let Some(entry) = fields.entry(name) else { continue };
-        reader.report(
-            Problem::error("config::not_for_require", format!("`{name}` does not go with `require`"))
-                .at(entry.key.at, "only for a `call`")
-                .at(require.key.at, "lidless answers this itself, at once")
-                .help(format!("remove `{name}`; beside `require` there may only be `retry`")),
-        );
-    }
-}
-
-fn require(reader: &mut Reader<'_>, node: &Node) -> Option<Work> {
-    let fields = reader.fields(node, &shape::REQUIRE, "require")?;
-    let healthy = reader.texts(&fields, "healthy")?;
-    if healthy.is_empty() {
-        let at = fields.get("healthy").map_or(node.at, |node| node.at);
-        let help = "write the names of services: `healthy: [api]`";
-        reader.refused(at, "healthy", Refused::new("is empty", "no service", help));
-        return None;
-    }
-    Some(Work::Require(healthy))
-}
-
-fn call(reader: &mut Reader<'_>, node: &Node) -> Option<Work> {
-    let fields = reader.fields(node, &shape::CALL, "call")?;
-    let exec = fields.get("exec")?;
-    let Value::Map(_) = &exec.value else {
-        let command = reader.argv(&fields, "exec")?;
-        return Some(Work::Exec(StepExec { command, dir: None, env: BTreeMap::new(), may_be_unit: true }));
-    };
-    let fields = reader.fields(exec, &shape::CALL_EXEC, "exec")?;
-    let command = reader.argv(&fields, "command");
-    let (dir, env) = (reader.text(&fields, "dir"), plain_env(reader, &fields));
-    let may_be_unit = reader.parsed(&fields, "unit", unit).is_none_or(|unit| unit.value);
-    Some(Work::Exec(StepExec { command: command?, dir, env, may_be_unit }))
-}
-
-/// Reads `env` where a secret has no place yet: what a step is given is pinned in the journal.
-fn plain_env(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
-    let mut plain = BTreeMap::new();
-    for (name, text) in env(reader, fields) {
-        match text {
-            Text::Plain(text) => drop(plain.insert(name, text)),
-            Text::Secret(source) => reader.report(
-                Problem::error("config::secret_in_step", format!("`{name}` is a secret, in a step"))
-                    .at(source.at, "would be kept in the journal")
-                    .help("read it in the command itself; secrets in steps come later"),
-            ),
-        }
-    }
-    plain
-}
-
-fn confirm(reader: &mut Reader<'_>, entry: &Entry) -> Option<Confirm> {
-    let fields = reader.fields(&entry.node, &shape::CONFIRM, "confirm")?;
-    let exec = reader.argv(&fields, "exec");
-    let tries = reader.whole(&fields, "tries").map(|tries| tries.value);
-    Some(Confirm { at: entry.key.at, exec: exec?, tries })
-}
-
-fn unit(text: &str) -> Result<bool, Refused> {
-    match text {
-        "auto" => Ok(true),
-        "never" => Ok(false),
-        _ => Err(Refused::new("says nothing about a unit", "no such word", "write `auto` or `never`")),
-    }
-}
-
-fn class(text: &str) -> Result<Class, Refused> {
-    match text {
-        "pure" => Ok(Class::Pure),
-        "idempotent" => Ok(Class::Idempotent),
-        "confirmable" => Ok(Class::Confirmable),
-        "one_shot" => Ok(Class::OneShot),
-        _ => {
-            let known = ["pure", "idempotent", "confirmable", "one_shot"];
-            let help = match nearest(text, known.into_iter()) {
-                Some(near) => format!("write `{near}`"),
-                None => format!("write one of {}", known.join(", ")),
-            };
-            Err(Refused::new("is not a class of steps", "no such class", help))
-        }
-    }
 }

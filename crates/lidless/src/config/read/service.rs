@@ -102,6 +102,7 @@ pub(super) fn env(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<(String, 
 }
 
 /// Reads a map of names to texts or secrets.
+/// Reads where a secret is kept.
 pub(super) fn secrets(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -146,7 +147,8 @@ pub(super) fn secrets(
     pairs
 }
 
-fn secret(reader: &mut Reader<'_>, node: &Node, called: &str) -> Option<SecretSource> {
+/// Reads where a secret is kept.
+pub(super) fn secret(reader: &mut Reader<'_>, node: &Node, called: &str) -> Option<SecretSource> {
     let fields = reader.fields(node, &SECRET, called)?;
     let chosen = fields.chosen();
     let [entry] = chosen.as_slice() else { return None };

@@ -71,7 +71,7 @@ pub(super) fn suggest<'d>(
 }
 
 /// Returns one cycle for each way back that a walk finds: the services in it with the place that names the next one.
-fn cycles(needs: &[Vec<(usize, Place)>]) -> Vec<Vec<(usize, Place)>> {
+pub(super) fn cycles(needs: &[Vec<(usize, Place)>]) -> Vec<Vec<(usize, Place)>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Seen {
         No,

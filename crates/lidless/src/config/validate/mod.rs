@@ -1,8 +1,12 @@
 //! Does the document make sense as a whole? Rules that look at more than one key.
 
+mod calls;
 mod dependencies;
+mod doubt;
+mod order;
 mod pipelines;
 mod services;
+mod triggers;
 
 use super::model::Document;
 use super::problem::Problem;

@@ -1,22 +1,19 @@
-//! Can each step keep its promise: is what it requires there, and may it be repeated when nobody knows what it did?
+//! Does each pipeline make sense? Its names, and each of its steps; what looks further lies beside this.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use lidless_core::pipeline::plan::Class;
 
-use super::super::model::{Document, Given, Named, Step, Work};
+use super::super::model::{ConfirmBy, Document, Given, Named, Step, Work};
 use super::super::node::{Place, Sp};
 use super::super::problem::Problem;
-use super::dependencies::{SUGGESTIONS_MAX, suggest};
+use super::{calls, doubt, order, triggers};
 
-/// Reports steps that have one name, that require what is not there, or that could do harm after a crash.
+/// Reports steps that have one name, that need what is not there, or that could do harm after a crash.
 pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
     if document.pipelines.is_empty() {
         return;
     }
-    let services: HashSet<&str> =
-        document.services.iter().map(|service| service.name.value.as_str()).collect();
-    let mut unknown = 0;
     for pipeline in &document.pipelines {
         let mut names: HashMap<&str, Place> = HashMap::new();
         for step in &pipeline.value.steps {
@@ -24,29 +21,93 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
                 Some(first) => problems.push(same_name(&pipeline.name.value, &step.name, *first)),
                 None => drop(names.insert(&step.name.value, step.name.at)),
             }
-            doubt(step, problems);
-            repetition(step, problems);
-            let Given::Good(Work::Require(healthy)) = &step.value.work else { continue };
-            for (at, name) in healthy.iter().enumerate() {
-                if !services.contains(name.value.as_str()) {
-                    unknown += 1;
-                    let problem = Problem::error(
-                        "config::unknown_service",
-                        format!("`{}` requires a service that does not exist", step.name.value),
-                    )
-                    .at(name.at, "no service has this name");
-                    let others = document.services.iter().filter(|_| unknown <= SUGGESTIONS_MAX);
-                    problems.push(suggest(problem, others, &name.value, "healthy"));
-                } else if healthy[..at].iter().any(|other| other.value == name.value) {
-                    problems.push(
-                        Problem::warning("config::no_effect", format!("`{}` is named twice", name.value))
-                            .at(name.at, "once is enough")
-                            .help("remove it"),
-                    );
-                }
+            one(&step.name.value, &step.value, problems);
+            if let Some(undo) = &step.value.undo {
+                let name = format!("{}/undo", step.name.value);
+                one(&name, &undo.value, problems);
+                way_back(&name, &undo.value, undo.at, problems);
+                pivot(step, undo.at, problems);
             }
         }
+        order::check(&pipeline.value.steps, problems);
+        if let (Some(lock), Some(concurrency)) = (&pipeline.value.lock, &pipeline.value.concurrency)
+            && concurrency.value > 1
+        {
+            problems.push(
+                Problem::warning("config::no_effect", "`concurrency` has no effect beside `lock`")
+                    .at(concurrency.at, "more than one at once")
+                    .at(lock.at, "one at a time")
+                    .help("remove one of them"),
+            );
+        }
     }
+    calls::check(document, problems);
+    triggers::check(document, problems);
+}
+
+/// Reports what is wrong with one step, or with what takes one back, by itself.
+fn one(name: &str, step: &Step, problems: &mut Vec<Problem>) {
+    doubt::check(name, step, problems);
+    let (Given::Good(work), Given::Good(confirm)) = (&step.work, &step.confirm) else { return };
+    let (is, by, help) = match (work, &confirm.by) {
+        (Work::Exec(_), ConfirmBy::Http(_)) => {
+            ("a command", "a request", "write `confirm: { exec: [PROGRAM] }`, a command that only looks")
+        }
+        (Work::Http(_), ConfirmBy::Exec(_)) => (
+            "done over HTTP",
+            "a command",
+            "write `confirm: { http: { url: URL } }`, a request that changes nothing",
+        ),
+        (Work::Exec(_), ConfirmBy::Exec(_))
+        | (Work::Http(_), ConfirmBy::Http(_))
+        | (Work::Require(_) | Work::Nothing | Work::Wait(_) | Work::Service(..) | Work::Pipeline(_), _) => {
+            return;
+        }
+    };
+    problems.push(
+        Problem::error("config::confirm_of_other_kind", format!("`{name}` is {is}, and asked about by {by}"))
+            .at(confirm.at, "of another kind than the step")
+            .help(help),
+    );
+}
+
+/// Reports what cannot take a step back: it must be called outside, and change something.
+fn way_back(name: &str, undo: &Step, at: Place, problems: &mut Vec<Problem>) {
+    let does = match undo.work.good() {
+        None | Some(Work::Exec(_) | Work::Http(_)) => None,
+        Some(Work::Require(_)) => Some("only asks whether services are well"),
+        Some(Work::Nothing) => Some("waits for a person"),
+        Some(Work::Wait(_)) => Some("lets time go by"),
+        Some(Work::Service(..)) => Some("acts on a service"),
+        Some(Work::Pipeline(_)) => Some("is another pipeline"),
+    };
+    if let Some(does) = does {
+        problems.push(
+            Problem::error("config::no_way_back", format!("`{name}` {does}: that takes nothing back"))
+                .at(at, "what is to take the step back")
+                .help("write `undo: { exec: [PROGRAM] }` or `undo: { http: { url: URL } }`"),
+        );
+    }
+    if let Given::Good(Sp { value: Class::Pure, at }) = &undo.class {
+        problems.push(
+            Problem::error("config::no_way_back", format!("`{name}` is pure: that takes nothing back"))
+                .at(*at, "pure means that it changes nothing")
+                .help("remove `class: pure`"),
+        );
+    }
+}
+
+fn pivot(step: &Named<Step>, undo: Place, problems: &mut Vec<Problem>) {
+    let Some(pivot) = step.value.pivot else { return };
+    problems.push(
+        Problem::error(
+            "config::pivot_undone",
+            format!("`{}` can be taken back, and leaves no way back", step.name.value),
+        )
+        .at(pivot, "no way back behind this step")
+        .at(undo, "the way back")
+        .help("remove `pivot`, or remove `undo`"),
+    );
 }
 
 fn same_name(pipeline: &str, name: &Sp<String>, first: Place) -> Problem {
@@ -54,76 +115,4 @@ fn same_name(pipeline: &str, name: &Sp<String>, first: Place) -> Problem {
         .at(name.at, "the second one")
         .at(first, "the first one")
         .help("give one of them another name: a run and its failures are told by step")
-}
-
-/// Holds `class`, `confirm` and `value` against each other: what happens when an answer is lost must be clear beforehand.
-fn doubt(step: &Named<Step>, problems: &mut Vec<Problem>) {
-    let name = &step.name.value;
-    let Step { class, confirm, value, .. } = &step.value;
-    match (class, confirm) {
-        (Given::Good(Sp { value: Class::Confirmable, at }), Given::Absent) => problems.push(
-            Problem::error("config::nothing_to_confirm", format!("`{name}` is confirmable and has no `confirm`"))
-                .at(*at, "who would be asked?")
-                .help("add `confirm: { exec: [PROGRAM] }`, which looks whether it took effect, or choose another class"),
-        ),
-        (
-            Given::Good(Sp { value: class @ (Class::Pure | Class::Idempotent | Class::OneShot), at }),
-            Given::Good(confirm),
-        ) => {
-            let word = word(*class);
-            problems.push(
-                Problem::error("config::class_and_confirm", format!("`{name}` is {word} and has a `confirm`"))
-                    .at(*at, "with this class it is never asked")
-                    .at(confirm.at, "who is asked")
-                    .help(format!("remove `class: {word}`: a step with `confirm` is confirmable; or remove `confirm`")),
-            );
-        }
-        (Given::Absent | Given::Good(Sp { value: Class::Pure | Class::Idempotent, .. }), Given::Absent) => {
-            if let Some(at) = value {
-                let confirm = "`confirm: { exec: [PROGRAM] }`, which looks whether it did";
-                let help = match class.good() {
-                    None => format!("add {confirm}; or `class: one_shot`: then it is never repeated, and a person decides"),
-                    Some(class) => format!(
-                        "in place of `class: {}`, write {confirm}; or `class: one_shot`: then it is never repeated, and a person decides",
-                        word(class.value)
-                    ),
-                };
-                problems.push(
-                    Problem::error("config::value_in_doubt", format!("`{name}` could move value twice"))
-                        .at(*at, "moves value, and nobody could tell after a crash whether it did")
-                        .help(help),
-                );
-            }
-        }
-        (Given::Good(Sp { value: Class::OneShot, .. }), Given::Absent)
-        | (Given::Good(Sp { value: Class::Confirmable, .. }) | Given::Absent, Given::Good(_))
-        | (Given::Broken, _)
-        | (_, Given::Broken) => {}
-    }
-}
-
-fn repetition(step: &Named<Step>, problems: &mut Vec<Problem>) {
-    let (Given::Good(Sp { value: Class::OneShot, at: class }), Some(attempts)) =
-        (&step.value.class, &step.value.attempts)
-    else {
-        return;
-    };
-    if attempts.value > 1 {
-        problems.push(
-            Problem::error("config::one_shot_repeated", format!("`{}` is one_shot and has a `retry`", step.name.value))
-                .at(attempts.at, "a one-shot step is never repeated")
-                .at(*class, "one-shot here")
-                .help("remove `retry`; or, in place of `class: one_shot`, add `confirm: { exec: [PROGRAM] }`, which looks whether it took effect"),
-        );
-    }
-}
-
-/// The word of the file.
-fn word(class: Class) -> &'static str {
-    match class {
-        Class::Pure => "pure",
-        Class::Idempotent => "idempotent",
-        Class::Confirmable => "confirmable",
-        Class::OneShot => "one_shot",
-    }
 }
