@@ -333,7 +333,7 @@ impl State {
                 | Purpose::Step { .. }
                 | Purpose::Pipeline { .. },
             )
-            | (Confirmation::StillUnknown { .. }, _) => {}
+            | (Confirmation::Failed { .. } | Confirmation::StillUnknown { .. }, _) => {}
         }
     }
 

@@ -198,6 +198,7 @@ impl Names {
             Event::StepConfirmed { answer, .. } => match answer {
                 Confirmation::Applied { evidence, .. } => format!("looked it up: done ({evidence})"),
                 Confirmation::NotApplied { evidence } => format!("looked it up: not done ({evidence})"),
+                Confirmation::Failed { reason, .. } => format!("looked it up: failed ({reason})"),
                 Confirmation::StillUnknown { reason, .. } => {
                     format!("looked it up: still unknown ({reason})")
                 }

@@ -96,6 +96,7 @@ impl Run {
             }
             Event::StepConfirmed { step, attempt, answer, .. } => {
                 self.expect_attempt(*step, *attempt)?;
+                let adoptable = self.spec(*step).is_some_and(|spec| spec.adoptable);
                 let Phase::InDoubt { asked, ask_at, reason: doubt, .. } = &mut self.at(*step)?.phase else {
                     return Err("a confirmation of a step that is not in doubt");
                 };
@@ -106,12 +107,23 @@ impl Run {
                     }
                     Confirmation::NotApplied { evidence } => {
                         let reason = format!("{doubt}; {evidence}");
+                        self.at(*step)?.doubt = false;
+                        self.enter(*step, Phase::Failed { reason })
+                    }
+                    Confirmation::Failed { reason, .. } => {
+                        let reason = reason.clone();
+                        self.at(*step)?.doubt = false;
                         self.enter(*step, Phase::Failed { reason })
                     }
                     Confirmation::StillUnknown { reason, retry_after } => {
+                        // That nothing is left of it is no reason for the doubt.
+                        if adoptable && *asked == 0 {
+                            *doubt = format!("{doubt}; {reason}");
+                        } else {
+                            doubt.clone_from(reason);
+                        }
                         *asked += 1;
                         *ask_at = at.monotonic + *retry_after;
-                        doubt.clone_from(reason);
                         Ok(())
                     }
                 }

@@ -4,6 +4,7 @@ pub mod exec;
 pub mod http;
 pub mod leftovers;
 pub mod plugin;
+pub mod unit;
 pub mod when;
 
 mod answer;
@@ -45,6 +46,18 @@ pub trait Step: Send + Sync {
 
     /// Says whether [`Step::confirm`] can ever tell. Where it cannot, it answers `StillUnknown` at once.
     fn can_confirm(&self) -> bool;
+
+    /// Ends an attempt that goes on though the future that did it was dropped. Needs do nothing where none does.
+    fn end<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        let _ = call;
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Lets go of what was kept of an attempt: what became of it is on record.
+    fn forget<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        let _ = call;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One attempt at a step.
@@ -138,6 +151,13 @@ pub enum Found {
     NotApplied {
         /// How we know.
         evidence: String,
+    },
+    /// It did not, by its own word: it has ended since, and its failure is one like any other.
+    Failed {
+        /// One line for people.
+        error: String,
+        /// Another attempt would fail as well.
+        for_good: bool,
     },
     /// Ask again later.
     StillUnknown {

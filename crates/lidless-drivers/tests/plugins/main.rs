@@ -180,6 +180,7 @@ fn shown_found(found: &Found) -> String {
     match found {
         Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
         Found::NotApplied { evidence } => format!("not applied: {evidence}"),
+        Found::Failed { error, .. } => format!("failed: {error}"),
         Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
         Found::StillUnknown { reason, retry_after: Some(after) } => {
             format!("unknown for {after:?}: {reason}")

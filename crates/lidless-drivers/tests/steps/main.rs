@@ -106,6 +106,7 @@ fn shown_found(found: &Found) -> String {
     match found {
         Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
         Found::NotApplied { evidence } => format!("not applied: {evidence}"),
+        Found::Failed { error, for_good } => format!("failed, for good {for_good}: {error}"),
         Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
         Found::StillUnknown { reason, retry_after: Some(after) } => {
             format!("unknown for {after:?}: {reason}")

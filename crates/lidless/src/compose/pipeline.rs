@@ -217,6 +217,7 @@ fn step(name: &str, class: Class, options: &StepOptions) -> StepSpec {
             Class::Pure | Class::Idempotent | Class::Confirmable => options.tries,
             Class::OneShot => 0,
         },
+        adoptable: false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lidless_core::engine::Engine;
 use lidless_drivers::process::ManagedProcess;
+use lidless_drivers::step::unit::Units;
 use lidless_store::{Journal, JournalError, SqliteJournal};
 
 use super::clock::Clock;
@@ -63,11 +64,14 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
     let replayed = recovered.replayed;
     // Without a journal nothing outlives us, and nothing of an earlier lidless is ours.
     let keeps = journal.is_some();
+    let folder = state_dir.join("runs").join("units");
+    let units = if keeps { Units::of_this_machine(&folder).map(Arc::new) } else { None };
     if keeps {
         slots::take_over(resolved, state_dir);
-        steps::end_leftovers(recovered.engine.state());
+        steps::end_leftovers(recovered.engine.state(), units.as_deref());
     }
     let mut drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
+    drivers.units = units;
     let managed = drivers.managed();
     if keeps {
         drivers.orphans = slots::orphans(resolved, state_dir, &managed);

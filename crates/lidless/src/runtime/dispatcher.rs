@@ -12,6 +12,7 @@ use lidless_core::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
 use lidless_core::state::CheckState;
 use lidless_core::time::Now;
 use lidless_drivers::check::Check;
+use lidless_drivers::step::{Call, Step};
 use lidless_store::{Writer, WriterOptions};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
 use super::outflow::{SILENT_MAX, WriterNews, tell};
 use super::scheduler::{Confirmed, Launch, Scheduler};
+use super::steps;
 use crate::telemetry::Counters;
 use crate::words::{Names, Told};
 
@@ -56,6 +58,8 @@ pub struct Daemon {
     pub(super) acting: BTreeSet<(RunId, u32)>,
     /// By which attempts at steps are told that nobody wants them any more.
     pub(super) interrupts: BTreeMap<(RunId, u32), CancellationToken>,
+    /// What steps call that may have left something behind to be let go once what became of them is durable.
+    pub(super) kept: BTreeMap<(RunId, u32), (Arc<dyn Step>, Call)>,
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
@@ -119,6 +123,7 @@ impl Daemon {
             tasks: JoinSet::new(),
             acting: BTreeSet::new(),
             interrupts: BTreeMap::new(),
+            kept: BTreeMap::new(),
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
@@ -182,6 +187,9 @@ impl Daemon {
             for (id, check) in service.checks.iter().zip(&spec.checks) {
                 checks.push((*id, check.every));
             }
+        }
+        if let Some(units) = &self.drivers.units {
+            self.tasks.spawn(effects::sweep(Arc::clone(units), steps::unsettled(state)));
         }
         let now = self.clock.now().monotonic;
         self.scheduler.sync(checks.iter().copied(), now);
@@ -270,6 +278,7 @@ impl Daemon {
                 self.scheduler.probe_at(check, self.clock.now().monotonic);
                 self.watch(check);
             }
+            Ok(Done::LetGo) => {}
             Err(err) => tracing::error!(error = %err, "A task was lost; this is a bug in lidless."),
         }
     }

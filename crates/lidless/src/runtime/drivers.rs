@@ -18,6 +18,7 @@ use lidless_drivers::check::systemd::SystemdCheck;
 use lidless_drivers::check::tcp::TcpCheck;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::process::{Launcher, ManagedProcess, Orphan, ProcessSettings, StopSettings};
+use lidless_drivers::step::unit::Units;
 use lidless_drivers::systemd::Bus;
 
 use super::clock::Clock;
@@ -37,6 +38,8 @@ pub struct Drivers {
     /// Processes that run on without a service.
     pub(super) orphans: Vec<Orphan>,
     run_logs: PathBuf,
+    /// By which steps outlive us; none where they cannot, or where nobody would come after us.
+    pub(super) units: Option<Arc<Units>>,
     code: CodeSteps,
 }
 
@@ -62,6 +65,7 @@ impl Drivers {
             managed: Vec::new(),
             orphans: Vec::new(),
             run_logs,
+            units: None,
             code,
         }
     }
@@ -116,6 +120,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             managed: Vec::new(),
             orphans: Vec::new(),
             run_logs: state_dir.join("runs"),
+            units: None,
             code: CodeSteps::default(),
         },
         bus: None,

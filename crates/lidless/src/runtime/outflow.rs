@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lidless_core::effect::{Effect, Input};
-use lidless_core::event::Outcome;
+use lidless_core::event::{Confirmation, Event, Outcome, Record};
 use lidless_core::id::{NoticeId, Seq};
 use lidless_core::pipeline::plan::StepCall;
 use lidless_store::{SubmitError, WriterEvent};
@@ -118,6 +118,9 @@ impl Daemon {
             effects.extend(unjournalled);
             records.extend(told);
         }
+        for record in &records {
+            self.let_go(record);
+        }
         for record in records {
             let told = self.names.tell(record);
             telemetry::log(&told);
@@ -163,6 +166,7 @@ impl Daemon {
                         let timeout = deadline.saturating_sub(now);
                         match self.calling(of) {
                             Ok(calling) => {
+                                self.keep(of, &calling);
                                 let interrupt = CancellationToken::new();
                                 self.interrupts.insert((run, step), interrupt.clone());
                                 self.tasks.spawn(effects::step(calling, of, timeout, interrupt));
@@ -192,6 +196,9 @@ impl Daemon {
                     }
                     StepCall::External { .. } => {
                         let calling = self.calling(of);
+                        if let Ok(calling) = &calling {
+                            self.keep(of, calling);
+                        }
                         self.tasks.spawn(effects::confirm_step(calling, of, timeout));
                     }
                     StepCall::Nothing
@@ -245,6 +252,42 @@ impl Daemon {
     fn calling(&self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
         steps::calling(run, of, &self.drivers, &self.messages)
+    }
+
+    /// Remembers what an attempt calls that may outlive us.
+    fn keep(&mut self, of: Attempt, calling: &Calling) {
+        if self.drivers.units.is_none() {
+            return;
+        }
+        let kept = (Arc::clone(&calling.step), calling.call.clone());
+        // Done once more without a word between: that it was is durable, and nobody asks about the one before.
+        if let Some((step, call)) = self.kept.insert((of.run, of.step), kept)
+            && call.attempt != of.attempt
+        {
+            self.tasks.spawn(effects::forget(step, call));
+        }
+    }
+
+    /// Lets go of what was kept of an attempt once the journal holds what became of it; until then it may be asked for again.
+    fn let_go(&mut self, record: &Record) {
+        let settled = match &record.event {
+            Event::StepOutcome { run, step, outcome, .. } if !matches!(outcome, Outcome::Unknown { .. }) => {
+                Some((*run, *step))
+            }
+            Event::StepConfirmed { run, step, answer, .. }
+                if !matches!(answer, Confirmation::StillUnknown { .. }) =>
+            {
+                Some((*run, *step))
+            }
+            Event::StepRetry { run, step, .. }
+            | Event::StepResolved { run, step, .. }
+            | Event::StepFailed { run, step, .. } => Some((*run, *step)),
+            _ => None,
+        };
+        let kept = settled.filter(|_| record.seq <= self.durable).and_then(|of| self.kept.remove(&of));
+        if let Some((step, call)) = kept {
+            self.tasks.spawn(effects::forget(step, call));
+        }
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {

@@ -1,5 +1,6 @@
 //! What does a step of a run call, and what is it told? Made from what the run has pinned, anew for each attempt.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +16,7 @@ use lidless_drivers::check::http::TlsConfigs;
 use lidless_drivers::step::exec::ExecStep;
 use lidless_drivers::step::http::HttpStep;
 use lidless_drivers::step::leftovers;
+use lidless_drivers::step::unit::Units;
 use lidless_drivers::step::when::When;
 use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step, Undoes};
 use serde_json::{Map, Value};
@@ -56,11 +58,16 @@ pub(super) fn calling(
     let StepCall::External { kind, settings } = &spec.call else {
         return Err(format!("{} is not a step that is called", spec.name));
     };
+    let call = call(run, spec, of);
     let step = match kind.as_str() {
         code::KIND => drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?,
-        kind => prepare(kind, settings, spec.class)?,
+        kind => {
+            let units = drivers.units.as_ref().filter(|_| spec.adoptable);
+            let left = units.filter(|units| units.may_have(&call.idempotency_key, call.attempt));
+            prepare(kind, settings, spec.class, units)
+                .or_else(|why| left.and_then(|units| listen(settings, spec.class, units)).ok_or(why))?
+        }
     };
-    let call = call(run, spec, of);
     let kept = Mutex::new(call.handles.clone());
     let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone(), kept };
     Ok(Calling { step, call, log })
@@ -69,7 +76,7 @@ pub(super) fn calling(
 /// Returns what does a step that is no code of ours; an `Err` says why this lidless cannot do it.
 pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
     match &spec.call {
-        StepCall::External { kind, settings } => prepare(kind, settings, spec.class),
+        StepCall::External { kind, settings } => prepare(kind, settings, spec.class, None),
         StepCall::Nothing
         | StepCall::Wait { .. }
         | StepCall::Act { .. }
@@ -80,7 +87,12 @@ pub(super) fn step(spec: &StepSpec) -> Result<Arc<dyn Step>, String> {
 }
 
 /// Prepares a step from what its run has pinned. Secrets are read here, anew for each attempt: only where they are is pinned.
-fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, String> {
+fn prepare(
+    kind: &str,
+    settings: &str,
+    class: Class,
+    units: Option<&Arc<Units>>,
+) -> Result<Arc<dyn Step>, String> {
     // Who cannot simply do it again must not take a failure for "nothing happened".
     let strict = matches!(class, Class::Confirmable | Class::OneShot);
     let unread = |err: serde_json::Error| format!("its settings cannot be read: {err}");
@@ -89,7 +101,11 @@ fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, St
     match kind {
         "exec" => {
             let settings: ExecStepSettings = serde_json::from_str(settings).map_err(unread)?;
-            Ok(Arc::new(ExecStep::new(settings.for_driver(strict, &secret).map_err(missing)?)))
+            let step = ExecStep::new(settings.for_driver(strict, &secret).map_err(missing)?);
+            Ok(match units {
+                None => Arc::new(step),
+                Some(units) => Arc::new(step.outliving(Arc::clone(units))),
+            })
         }
         "http" => {
             let settings: HttpStepSettings = serde_json::from_str(settings).map_err(unread)?;
@@ -100,6 +116,17 @@ fn prepare(kind: &str, settings: &str, class: Class) -> Result<Arc<dyn Step>, St
         }
         other => Err(format!("this lidless knows no step of kind `{other}`")),
     }
+}
+
+/// Prepares a command only to be asked for the answer of an attempt that has outlived a lidless: that needs none of its secrets,
+/// and without it the attempt would be done again beside itself.
+fn listen(settings: &str, class: Class, units: &Arc<Units>) -> Option<Arc<dyn Step>> {
+    let settings: ExecStepSettings = serde_json::from_str(settings).ok()?;
+    let settings = ExecStepSettings { secrets: BTreeMap::new(), confirm: None, ..settings };
+    let strict = matches!(class, Class::Confirmable | Class::OneShot);
+    let settings =
+        settings.for_driver(strict, &|source| source.read().map(|secret| secret.expose().to_owned()));
+    Some(Arc::new(ExecStep::new(settings.ok()?).outliving(Arc::clone(units))))
 }
 
 /// Says whether a step's condition holds.
@@ -193,20 +220,39 @@ fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
 }
 
 /// Ends what steps in doubt have left running when an earlier lidless died: until then it could still take effect, whatever
-/// somebody is told meanwhile.
-pub(super) fn end_leftovers(state: &State) {
-    let in_doubt =
-        |phase: &Phase| matches!(phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
-    let open =
-        state.runs.values().flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
-    let keys = open.filter(|(_, _, phase)| in_doubt(phase)).filter_map(|(run, step, _)| {
-        let spec = run.spec(step).filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
-        Some(idempotency_key(run, spec))
-    });
-    let keys: Vec<String> = keys.collect();
+/// somebody is told meanwhile. What can still be asked for its own answer is left alone.
+pub(super) fn end_leftovers(state: &State, units: Option<&Units>) {
+    let adoptable = |step: &Doubtful<'_>| {
+        let open = matches!(step.phase, Phase::InFlight { .. } | Phase::InDoubt { .. });
+        step.spec.adoptable && open && units.is_some_and(|units| units.may_have(&step.key, step.attempt))
+    };
+    let keys: Vec<String> = in_doubt(state).filter(|step| !adoptable(step)).map(|step| step.key).collect();
     for pid in leftovers::end(&keys, LEFTOVERS_MAX) {
         tracing::error!(pid, "A step of an earlier lidless cannot be ended, and may still take effect.");
     }
+}
+
+/// The attempts, by key and number, of which something may still have to be read.
+pub(super) fn unsettled(state: &State) -> Vec<(String, u32)> {
+    in_doubt(state).map(|step| (step.key, step.attempt)).collect()
+}
+
+struct Doubtful<'s> {
+    spec: &'s StepSpec,
+    phase: &'s Phase,
+    key: String,
+    attempt: u32,
+}
+
+fn in_doubt(state: &State) -> impl Iterator<Item = Doubtful<'_>> {
+    let open =
+        state.runs.values().flat_map(|run| run.open_steps().map(move |(step, phase)| (run, step, phase)));
+    let is =
+        |phase: &Phase| matches!(phase, Phase::InFlight { .. } | Phase::InDoubt { .. } | Phase::Held { .. });
+    open.filter(move |(_, _, phase)| is(phase)).filter_map(|(run, step, phase)| {
+        let spec = run.spec(step).filter(|spec| matches!(spec.call, StepCall::External { .. }))?;
+        Some(Doubtful { spec, phase, key: idempotency_key(run, spec), attempt: run.state(step)?.attempt })
+    })
 }
 
 /// What an answer means for the run.
@@ -228,6 +274,7 @@ pub(super) fn confirmation(found: Found) -> Confirmation {
             Confirmation::Applied { evidence, output: Some(output.to_string()) }
         }
         Found::NotApplied { evidence } => Confirmation::NotApplied { evidence },
+        Found::Failed { error, for_good } => Confirmation::Failed { reason: error, for_good },
         Found::StillUnknown { reason, retry_after } => {
             Confirmation::StillUnknown { reason, retry_after: retry_after.unwrap_or(ASK_AGAIN) }
         }

@@ -149,9 +149,11 @@ impl<'a> Bench<'a> {
             (0, Found::Applied { evidence, .. }) => {
                 Err(format!("it confirms what was never performed: {evidence}"))
             }
-            (0, Found::NotApplied { .. } | Found::StillUnknown { .. }) => Ok(()),
+            (0, Found::NotApplied { .. } | Found::Failed { .. } | Found::StillUnknown { .. }) => Ok(()),
             (_, Found::Applied { .. }) => Ok(()),
-            (_, Found::NotApplied { evidence }) => Err(format!("it denies what it did: {evidence}")),
+            (_, Found::NotApplied { evidence } | Found::Failed { error: evidence, .. }) => {
+                Err(format!("it denies what it did: {evidence}"))
+            }
             // It may be a while until it can tell.
             (_, Found::StillUnknown { retry_after: Some(_), .. }) => Ok(()),
             (_, Found::StillUnknown { reason, retry_after: None }) => {
