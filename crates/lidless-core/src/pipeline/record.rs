@@ -14,7 +14,8 @@ impl Run {
     pub(crate) fn apply(&mut self, at: Now, event: &Event) -> Legal {
         match event {
             Event::StepIntent { step, attempt, deadline, .. } => {
-                let spec = self.spec(*step).ok_or("no such step")?.clone();
+                let plan = Arc::clone(&self.plan);
+                let spec = plan.step(*step).ok_or("no such step")?;
                 if *attempt != self.at(*step)?.attempt + 1 {
                     return Err("the attempt is not the next one");
                 }

@@ -56,7 +56,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answer::{Said, Strict, find, judge};
@@ -211,7 +212,9 @@ impl Step for ExecStep {
                     let error = format!("no sign of life for {silence}");
                     Answer::Failed { error, class: FailureClass::Unknown }
                 }
-                Ok(Ran { ended, said, was_silent: false }) => judge(&ended, said, self.strict, timeout),
+                Ok(Ran { ended, said, was_silent: false }) => {
+                    judge(&ended, said, self.strict, call.allotted.unwrap_or(timeout))
+                }
                 Err(err) => Answer::Failed { error: chain(&err), class: class_of(&err) },
             };
             settled(answer, leftovers).await
@@ -235,7 +238,7 @@ impl Step for ExecStep {
                 return Found::StillUnknown { reason, retry_after: Some(Duration::ZERO) };
             }
             match run(command, call, Limits { timeout, heartbeat: None }, log, None).await {
-                Ok(Ran { ended, said, .. }) => find(&ended, said, timeout),
+                Ok(Ran { ended, said, .. }) => find(&ended, said, call.allotted.unwrap_or(timeout)),
                 Err(err) => unknown(chain(&err)),
             }
         })
@@ -371,29 +374,53 @@ fn introduced(command: &CommandSpec, call: &Call) -> CommandSpec {
     command
 }
 
+/// What a command is told, in alphabetical order.
+#[derive(Serialize)]
+struct Question<'a> {
+    attempt: u32,
+    deadline: String,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    handles: &'a [Value],
+    idempotency_key: &'a str,
+    inputs: &'a Value,
+    outputs: &'a Value,
+    run: &'a str,
+    step: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undoes: Option<Undone<'a>>,
+}
+
+#[derive(Serialize)]
+struct Undone<'a> {
+    handles: &'a [Value],
+    idempotency_key: &'a str,
+    output: &'a Value,
+    step: &'a str,
+}
+
 /// Returns the call in one line, so that a shell script can `read` it.
 fn question(call: &Call, timeout: Duration) -> String {
-    let mut question = json!({
-        "run": call.run,
-        "step": call.step,
-        "attempt": call.attempt,
-        "idempotency_key": call.idempotency_key,
-        "deadline": moment_in(timeout),
-        "inputs": call.inputs,
-        "outputs": call.outputs,
+    let undoes = call.undoes.as_ref().map(|undoes| Undone {
+        handles: &undoes.handles,
+        idempotency_key: &undoes.idempotency_key,
+        output: &undoes.output,
+        step: &undoes.step,
     });
-    if !call.handles.is_empty() {
-        question["handles"] = json!(call.handles);
-    }
-    if let Some(undoes) = &call.undoes {
-        question["undoes"] = json!({
-            "step": undoes.step,
-            "idempotency_key": undoes.idempotency_key,
-            "output": undoes.output,
-            "handles": undoes.handles,
-        });
-    }
-    format!("{question}\n")
+    let question = Question {
+        attempt: call.attempt,
+        deadline: moment_in(timeout),
+        handles: &call.handles,
+        idempotency_key: &call.idempotency_key,
+        inputs: &call.inputs,
+        outputs: &call.outputs,
+        run: &call.run,
+        step: &call.step,
+        undoes,
+    };
+    // Texts and values of JSON can be written as JSON.
+    let mut line = serde_json::to_string(&question).unwrap_or_default();
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod time;
 
 pub use answer::exact;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -75,12 +76,14 @@ pub struct Call {
     pub idempotency_key: String,
     /// What the run was given: an object.
     pub inputs: Value,
-    /// What the steps before it gave: an object, from a step's name to its output.
-    pub outputs: Value,
+    /// What the steps before it gave: an object, from a step's name to its output. All attempts of a run share it.
+    pub outputs: Arc<Value>,
     /// What earlier attempts, and this one, have handed to [`Host::keep`], oldest first: by these the effect can be found again.
     pub handles: Vec<Value>,
     /// What it takes back, where that is what it is for.
     pub undoes: Option<Undoes>,
+    /// The time that it was given, for people: of what is left of it the disk may have had its share.
+    pub allotted: Option<Duration>,
 }
 
 /// A step that took effect and is to be taken back.

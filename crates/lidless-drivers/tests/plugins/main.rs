@@ -10,7 +10,7 @@ mod life;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
@@ -110,9 +110,10 @@ fn call() -> Call {
         attempt: 1,
         idempotency_key: "k-7f".to_owned(),
         inputs: json!({ "amount": "12.50" }),
-        outputs: json!({}),
+        outputs: Arc::new(json!({})),
         handles: Vec::new(),
         undoes: None,
+        allotted: None,
     }
 }
 

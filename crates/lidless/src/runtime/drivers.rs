@@ -24,6 +24,7 @@ use lidless_drivers::systemd::Bus;
 use super::clock::Clock;
 use super::code::CodeSteps;
 use super::notify::Notifier;
+use super::run_logs::RunLogs;
 use super::slots;
 use crate::config::Resolved;
 use crate::config::settings::{self, CheckKind, RunKind, Value};
@@ -37,7 +38,7 @@ pub struct Drivers {
     managed: Vec<(String, Arc<ManagedProcess>)>,
     /// Processes that run on without a service.
     pub(super) orphans: Vec<Orphan>,
-    run_logs: PathBuf,
+    run_logs: RunLogs,
     /// By which steps outlive us; none where they cannot, or where nobody would come after us.
     pub(super) units: Option<Arc<Units>>,
     code: CodeSteps,
@@ -64,7 +65,7 @@ impl Drivers {
             notifiers: Arc::new([]),
             managed: Vec::new(),
             orphans: Vec::new(),
-            run_logs,
+            run_logs: RunLogs::new(run_logs),
             units: None,
             code,
         }
@@ -90,7 +91,7 @@ impl Drivers {
     }
 
     /// Where what runs have to say is kept.
-    pub(super) fn run_logs(&self) -> &Path {
+    pub(super) fn run_logs(&self) -> &RunLogs {
         &self.run_logs
     }
 
@@ -119,7 +120,7 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             notifiers: resolved.notify.iter().map(notifier).collect(),
             managed: Vec::new(),
             orphans: Vec::new(),
-            run_logs: state_dir.join("runs"),
+            run_logs: RunLogs::new(state_dir.join("runs")),
             units: None,
             code: CodeSteps::default(),
         },

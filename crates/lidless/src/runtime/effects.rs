@@ -42,6 +42,8 @@ pub(super) enum Done {
     Delivered { notice: NoticeId, taken: BTreeSet<usize>, result: Result<(), String> },
     /// Something else ended, and this is for the engine.
     Input(Input),
+    /// Old words of runs are gone.
+    Tidied,
     /// A check's target has probably changed.
     Changed { check: CheckId },
     /// Something was let go that nobody needs any more.

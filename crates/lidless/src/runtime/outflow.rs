@@ -7,6 +7,7 @@ use std::time::Duration;
 use lidless_core::effect::{Effect, Input};
 use lidless_core::event::{Confirmation, Event, Outcome, Record};
 use lidless_core::id::{NoticeId, Seq};
+use lidless_core::kept::Keeping;
 use lidless_core::pipeline::plan::StepCall;
 use lidless_store::{SubmitError, WriterEvent};
 use tokio::sync::Notify;
@@ -19,7 +20,9 @@ use super::steps::{self, Calling};
 use crate::telemetry;
 
 /// A snapshot follows after so many records, so that start-up time does not grow with history.
-const SNAPSHOT_EVERY: u64 = 5_000;
+pub(super) const SNAPSHOT_EVERY: u64 = 5_000;
+/// One more for so many bytes of the last one: a large state is not written more often than what happens to it.
+const SNAPSHOT_BYTES_A_RECORD: u64 = 256;
 /// A writer that is so many records behind gets no snapshot to write.
 const BEHIND_MAX: u64 = 1_000;
 /// Longer than this nobody waits for the disk.
@@ -87,7 +90,7 @@ impl Daemon {
                     }
                 }
             }
-            self.snapshot(SNAPSHOT_EVERY);
+            self.snapshot(self.snapshot_every);
         }
         self.release();
     }
@@ -100,9 +103,10 @@ impl Daemon {
         if seq.0 - self.snapshot_at.0 < after || self.failed.is_some() || behind {
             return;
         }
-        match serde_json::to_vec(self.engine.state()) {
+        match serde_json::to_vec(&Keeping::of(self.engine.state())) {
             Ok(bytes) => {
                 self.snapshot_at = seq;
+                self.snapshot_every = SNAPSHOT_EVERY.max(bytes.len() as u64 / SNAPSHOT_BYTES_A_RECORD);
                 if let Err(err) = writer.snapshot(seq, bytes) {
                     tracing::warn!(error = %err, "Snapshot not written.");
                 }
@@ -121,13 +125,23 @@ impl Daemon {
         for record in &records {
             self.let_go(record);
         }
+        let heard = self.feed.receiver_count() > 0;
         for record in records {
-            let told = self.names.tell(record);
-            telemetry::log(&told);
+            let logged = telemetry::is_read(&record.event);
+            let told = self.names.tell_where(record, heard || logged);
+            if logged {
+                telemetry::log(&told);
+            }
             self.counters.count(&told);
             self.followers.take(&told.record, self.durable);
-            // Nobody needs to listen.
-            drop(self.feed.send(Arc::new(told)));
+            if let Event::RunFinished { run, .. } = &told.record.event {
+                self.outputs.forget(*run);
+                self.tidy_run_logs();
+            }
+            if heard {
+                // Whoever listened may have gone.
+                drop(self.feed.send(Arc::new(told)));
+            }
         }
         self.followers.durable(self.durable);
         self.ledge.answer(self.durable, self.failed.is_some());
@@ -210,7 +224,7 @@ impl Daemon {
             }
             Effect::Weigh { run, step, when } => {
                 let holds = match self.engine.state().runs.get(&run) {
-                    Some(run) => steps::weigh(run, step, &when),
+                    Some(run) => steps::weigh(run, &when, &self.outputs.of(run, step)),
                     None => return,
                 };
                 self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));
@@ -249,9 +263,9 @@ impl Daemon {
     }
 
     /// What an attempt at a step calls, from what its run has pinned.
-    fn calling(&self, of: Attempt) -> Result<Calling, String> {
+    fn calling(&mut self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
-        steps::calling(run, of, &self.drivers, &self.messages)
+        steps::calling(run, of, self.outputs.of(run, of.step), &self.drivers, &self.messages)
     }
 
     /// Remembers what an attempt calls that may outlive us.

@@ -1,12 +1,9 @@
 //! What does a step of a run call, and what is it told? Made from what the run has pinned, anew for each attempt.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::pipeline::plan::{Class, StepCall, StepSpec};
 use lidless_core::pipeline::run::{Phase, Run};
@@ -26,6 +23,7 @@ use super::code;
 use super::drivers::Drivers;
 use super::effects::Attempt;
 use super::handle::{Keep, Message};
+use super::run_logs::RunLog;
 use crate::config::secret::{SecretError, SecretSource};
 use crate::config::settings::{ExecStepSettings, HttpStepSettings};
 
@@ -34,8 +32,6 @@ const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long what an earlier lidless left running may take to be gone once it is killed.
 const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
-/// More than this of what a run has to say is not kept.
-const LOG_MAX: u64 = 1024 * 1024;
 
 /// Certificates are read once: that takes too long for the engine's own thread to do it for every step.
 static TLS: LazyLock<TlsConfigs> = LazyLock::new(TlsConfigs::default);
@@ -51,6 +47,7 @@ pub(super) struct Calling {
 pub(super) fn calling(
     run: &Run,
     of: Attempt,
+    outputs: Arc<Value>,
     drivers: &Drivers,
     messages: &mpsc::WeakSender<Message>,
 ) -> Result<Calling, String> {
@@ -58,7 +55,7 @@ pub(super) fn calling(
     let StepCall::External { kind, settings } = &spec.call else {
         return Err(format!("{} is not a step that is called", spec.name));
     };
-    let call = call(run, spec, of);
+    let call = call(run, spec, of, outputs);
     let step = match kind.as_str() {
         code::KIND => drivers.code().find(run.purpose.pipeline().unwrap_or_default(), &spec.name)?,
         kind => {
@@ -69,7 +66,7 @@ pub(super) fn calling(
         }
     };
     let kept = Mutex::new(call.handles.clone());
-    let log = RunHost { log: RunLog::new(drivers.run_logs(), &call), of, messages: messages.clone(), kept };
+    let log = RunHost { log: drivers.run_logs().of(&call), of, messages: messages.clone(), kept };
     Ok(Calling { step, call, log })
 }
 
@@ -130,46 +127,12 @@ fn listen(settings: &str, class: Class, units: &Arc<Units>) -> Option<Arc<dyn St
 }
 
 /// Says whether a step's condition holds.
-pub(super) fn weigh(run: &Run, step: u32, when: &str) -> Result<bool, String> {
-    let name = run.spec(step).map(|spec| spec.name.as_str()).unwrap_or_default();
-    When::parse(when).map_err(|err| err.to_string())?.holds(&inputs(run), &outputs(run, name))
+pub(super) fn weigh(run: &Run, when: &str, outputs: &Value) -> Result<bool, String> {
+    When::parse(when).map_err(|err| err.to_string())?.holds(&inputs(run), outputs)
 }
 
 fn inputs(run: &Run) -> Value {
     if run.inputs.is_empty() { Value::Object(Map::new()) } else { json(&run.inputs) }
-}
-
-/// What steps put out, as the step of this name sees it. The steps of a pipeline that was taken up lie under its name; one of
-/// them sees its own first, as it would if the pipeline ran by itself.
-fn outputs(run: &Run, seen_from: &str) -> Value {
-    let mut all = Map::new();
-    for (spec, state) in run.plan.steps().iter().zip(&run.steps) {
-        let Some(output) = state.output.as_deref() else { continue };
-        // What takes a step back is no part of it, and a program's own steps are called as the program likes.
-        let is_code = matches!(&spec.call, StepCall::External { kind, .. } if kind == code::KIND);
-        let is_whole = spec.undoes.is_some() || is_code;
-        let mut path: Vec<&str> = if is_whole { vec![&spec.name] } else { spec.name.split('/').collect() };
-        let Some(last) = path.pop() else { continue };
-        let mut at = &mut all;
-        for part in path {
-            let inner = at.entry(part).or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(inner) = inner else { return Value::Object(Map::new()) };
-            at = inner;
-        }
-        at.insert(last.to_owned(), json(output));
-    }
-    let mut own = Some(&all);
-    let mut nearer = Vec::new();
-    let mut path: Vec<&str> = seen_from.split('/').collect();
-    path.pop();
-    for part in path {
-        own = own.and_then(|own| own.get(part)).and_then(Value::as_object);
-        nearer.extend(own.cloned());
-    }
-    for own in nearer {
-        all.extend(own);
-    }
-    Value::Object(all)
 }
 
 fn handles(run: &Run, step: u32) -> Vec<Value> {
@@ -177,7 +140,7 @@ fn handles(run: &Run, step: u32) -> Vec<Value> {
     handles.iter().map(|handle| json(handle)).collect()
 }
 
-pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
+pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt, outputs: Arc<Value>) -> Call {
     let undoes = spec.undoes.and_then(|undone| {
         let forward = run.spec(undone)?;
         Some(Undoes {
@@ -194,20 +157,31 @@ pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt) -> Call {
         attempt: of.attempt,
         idempotency_key: idempotency_key(run, spec),
         inputs: inputs(run),
-        outputs: outputs(run, &spec.undoes.and_then(|undone| run.spec(undone)).unwrap_or(spec).name),
+        outputs,
         handles: handles(run, of.step),
         undoes,
+        allotted: allotted(run, spec, of.step),
+    }
+}
+
+/// How long it was given, whatever is left of it.
+fn allotted(run: &Run, spec: &StepSpec, step: u32) -> Option<std::time::Duration> {
+    match run.phase(step) {
+        Phase::InFlight { intent_at, deadline } => Some(deadline.saturating_sub(intent_at.monotonic)),
+        Phase::InDoubt { .. } => Some(spec.timeout),
+        _ => None,
     }
 }
 
 /// What a step put out is JSON; what the engine itself has to say is a text.
-fn json(text: &str) -> Value {
+pub(super) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 /// One key for all attempts at a step of a run. Numbers of runs begin anew with a new journal: the time of the run does not.
 fn idempotency_key(run: &Run, spec: &StepSpec) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("lidless step key 1");
+    static STEP: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("lidless step key 1"));
+    let mut hasher = blake3::Hasher::new_from_context_key(&STEP);
     hasher.update(&run.id.0.to_le_bytes());
     hasher.update(&run.created.wall_ms.to_le_bytes());
     hasher.update(&run.created.monotonic.as_nanos().to_le_bytes());
@@ -281,28 +255,6 @@ pub(super) fn confirmation(found: Found) -> Confirmation {
     }
 }
 
-/// Where the words of a run's steps go: to our log, and to a file of the run's own.
-pub(super) struct RunLog {
-    run: String,
-    step: String,
-    path: PathBuf,
-    file: Mutex<Option<File>>,
-}
-
-impl RunLog {
-    fn new(folder: &Path, call: &Call) -> RunLog {
-        let path = folder.join(format!("{}.log", call.run));
-        RunLog { run: call.run.clone(), step: call.step.clone(), path, file: Mutex::new(None) }
-    }
-
-    /// A run without words has no file, and where nothing is kept there is no folder for one.
-    fn open(&self) -> Option<File> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
-        std::fs::create_dir_all(folder).ok()?;
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
-    }
-}
-
 /// What an attempt at a step may ask of us.
 pub(super) struct RunHost {
     log: RunLog,
@@ -333,22 +285,5 @@ impl Host for RunHost {
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(handle.clone());
             Ok(())
         })
-    }
-}
-
-impl Log for RunLog {
-    fn line(&self, line: &str) {
-        tracing::info!(run = %self.run, step = %self.step, line, "Said.");
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.is_none() {
-            *file = self.open();
-        }
-        if let Some(file) = &mut *file {
-            let full = file.metadata().is_ok_and(|meta| meta.len() > LOG_MAX);
-            // A full disk costs the words, not the step.
-            if !full {
-                drop(writeln!(file, "{} {line}", self.step));
-            }
-        }
     }
 }

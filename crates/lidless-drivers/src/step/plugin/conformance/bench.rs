@@ -1,5 +1,6 @@
 //! What is a plugin under test asked with? Keys that nobody has used, and the whole way of a step in one call.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,9 +60,10 @@ impl<'a> Bench<'a> {
             attempt: 1,
             idempotency_key: format!("conformance-{}-{}-{count}", since.as_nanos(), std::process::id()),
             inputs: self.inputs.clone(),
-            outputs: json!({}),
+            outputs: Arc::new(json!({})),
             handles: Vec::new(),
             undoes: None,
+            allotted: None,
         }
     }
 
