@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::event::{Confirmation, Due, Event, Outcome, Record, Verdict};
 use crate::health::Health;
-use crate::id::{CheckId, ServiceId};
+use crate::id::{CheckId, RunId, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
 use crate::outbox::Owed;
 use crate::pipeline::plan::{Plan, Purpose};
+use crate::pipeline::queue::Standing;
 use crate::pipeline::run::{EndedRun, Run};
 use crate::spec::Spec;
 use crate::state::{CLOSED_MAX, CheckState, ENDED_MAX, ENDED_STEPS_MAX, KEYS_MAX, ServiceState, State};
@@ -138,6 +139,7 @@ impl State {
                 let mut created = Run::new(*run, purpose.clone(), self.shared(purpose, plan), at);
                 (created.inputs, created.key) = (Arc::clone(inputs), key.clone());
                 created.skip_to(from.unwrap_or_default())?;
+                self.queue.enter(&created);
                 self.runs.insert(*run, created);
                 self.next_run = self.next_run.max(run.0 + 1);
                 if let Some(key) = key {
@@ -152,16 +154,18 @@ impl State {
             }
             Event::TriggerMissed { pipeline, due, .. } => self.came_to(pipeline, *due),
             Event::StepOutcome { run, outcome, .. } => {
-                let run = self.runs.get_mut(run).ok_or("no such run")?;
-                run.apply(at, &record.event)?;
-                let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
-                self.account(&purpose, created, outcome);
+                let run = self.move_run(*run, record)?;
+                if run.purpose.service().is_some() {
+                    let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
+                    self.account(&purpose, created, outcome);
+                }
             }
             Event::StepConfirmed { run, answer, .. } => {
-                let run = self.runs.get_mut(run).ok_or("no such run")?;
-                run.apply(at, &record.event)?;
-                let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
-                self.account_confirmed(&purpose, created, answer);
+                let run = self.move_run(*run, record)?;
+                if run.purpose.service().is_some() {
+                    let (purpose, created) = (run.purpose.clone(), run.created.monotonic);
+                    self.account_confirmed(&purpose, created, answer);
+                }
             }
             Event::StepIntent { run, .. }
             | Event::StepHandle { run, .. }
@@ -176,20 +180,22 @@ impl State {
             | Event::StepHeld { run, .. }
             | Event::StepResolved { run, .. }
             | Event::CancelAsked { run, .. } => {
-                self.runs.get_mut(run).ok_or("no such run")?.apply(at, &record.event)?;
+                self.move_run(*run, record)?;
             }
             Event::RunResumed { run, .. } => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    return run.apply(at, &record.event);
+                if self.runs.contains_key(run) {
+                    return self.move_run(*run, record).map(drop);
                 }
                 let at_rest =
                     self.ended.iter().position(|ended| ended.run.id == *run).ok_or("no such run")?;
                 let mut ended = self.ended.remove(at_rest).ok_or("no such run")?;
                 ended.run.apply(at, &record.event)?;
+                self.queue.enter(&ended.run);
                 self.runs.insert(*run, ended.run);
             }
             Event::RunFinished { run, verdict } => {
                 let mut run = self.runs.remove(run).ok_or("no such run")?;
+                self.queue.leave(&run);
                 match run.purpose.service() {
                     Some(service) => self.services[service.index()].run = None,
                     None => {
@@ -220,6 +226,15 @@ impl State {
             Event::StoreRecovered => self.degraded = None,
         }
         Ok(())
+    }
+
+    /// Has a run take an event of its own.
+    fn move_run(&mut self, id: RunId, record: &Record) -> Result<&mut Run, &'static str> {
+        let run = self.runs.get_mut(&id).ok_or("no such run")?;
+        let before = Standing::of(run);
+        run.apply(record.at, &record.event)?;
+        self.queue.moved(run, before);
+        Ok(run)
     }
 
     /// Returns the plan, in the same place as the pipeline's own where it is the same: a thousand runs have one.
@@ -255,7 +270,7 @@ impl State {
         id: ServiceId,
         purpose: &Purpose,
         now: Duration,
-        run: crate::id::RunId,
+        run: RunId,
     ) -> Result<(), &'static str> {
         let per = self.service_spec(id).and_then(|spec| spec.heal.as_ref()).map(|heal| heal.budget.per);
         let host_per = self.spec.host_budget.map(|budget| budget.per);
@@ -333,7 +348,7 @@ impl State {
                 | Purpose::Step { .. }
                 | Purpose::Pipeline { .. },
             )
-            | (Confirmation::StillUnknown { .. }, _) => {}
+            | (Confirmation::Failed { .. } | Confirmation::StillUnknown { .. }, _) => {}
         }
     }
 

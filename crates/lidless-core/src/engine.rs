@@ -82,7 +82,7 @@ impl Engine {
         settle_all(&mut t);
         t.scratch.over.clear();
         let turn = t.turn;
-        if ticked || !turn.events.is_empty() || !turn.effects.is_empty() {
+        if ticked || !turn.events.is_empty() || self.scratch.wakes.is_stale() {
             self.wake = self.find_wake();
         }
         turn
@@ -98,6 +98,7 @@ impl Engine {
             for (step, phase) in run.open_steps() {
                 if matches!(phase, Phase::InFlight { .. }) {
                     *self.scratch.slept.entry((*id, step)).or_default() += gap;
+                    self.scratch.wakes.touch(*id);
                 }
             }
         }
@@ -173,11 +174,25 @@ impl Engine {
             state: &mut self.state,
             scratch: &mut self.scratch,
         };
-        let runs = t.state.runs.values().filter_map(|run| clock::wake(&t, run));
-        let owed = t.state.outbox.iter();
-        let owed = owed.map(|(id, owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at));
+        let all = || t.state.runs.keys().copied().collect();
+        let touched = t.scratch.wakes.take_touched().unwrap_or_else(all);
+        for run in &touched {
+            let wake = t.state.runs.get(run).and_then(|run| clock::wake(&t, run));
+            t.scratch.wakes.set(*run, wake);
+        }
+        t.scratch.wakes.put_back(touched);
+        debug_assert_eq!(
+            t.scratch.wakes.first(),
+            t.state.runs.values().filter_map(|run| clock::wake(&t, run)).min(),
+            "whatever moves a run touches it"
+        );
+        let due =
+            |(id, owed): (&_, &outbox::Owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at);
+        let owed = t.scratch.wakes.owed.unwrap_or_else(|| t.state.outbox.iter().map(due).min());
+        let schedule = t.scratch.wakes.schedule.unwrap_or_else(|| start::wake(&t));
+        (t.scratch.wakes.owed, t.scratch.wakes.schedule) = (Some(owed), Some(schedule));
         let mark = t.state.running.then(|| t.state.at.monotonic + MARK_EVERY);
-        runs.chain(owed).chain(mark).chain(start::wake(&t)).min()
+        [t.scratch.wakes.first(), owed, schedule, mark].into_iter().flatten().min()
     }
 }
 
@@ -246,11 +261,14 @@ fn probed(t: &mut Turning<'_>, check: CheckId, began: Duration, outcome: CheckOu
 
 /// Moves a run, and draws the conclusions if that ended it.
 pub(crate) fn moving(t: &mut Turning<'_>, id: RunId, act: impl FnOnce(&mut Turning<'_>)) {
-    let purpose = t.state.runs.get(&id).map(|run| run.purpose.clone());
+    // Only those about a service have more to conclude than that they are over.
+    let about = |run: &Run| run.purpose.service().map(|service| (service, run.purpose.clone()));
+    let about = t.state.runs.get(&id).map(about);
+    t.scratch.wakes.touch(id);
     act(t);
-    let (Some(purpose), false) = (purpose, t.state.runs.contains_key(&id)) else { return };
+    let (Some(about), false) = (about, t.state.runs.contains_key(&id)) else { return };
     t.forget_run(id);
-    let Some(service) = purpose.service() else {
+    let Some((service, purpose)) = about else {
         t.scratch.admit = true;
         return;
     };
@@ -294,7 +312,9 @@ fn settle_all(t: &mut Turning<'_>) {
             let attempt = t.state.runs.get(&run).and_then(|run| run.state(step)).map(|state| state.attempt);
             moving(t, run, |t| settle::performed(t, run, step, attempt.unwrap_or_default(), outcome));
         } else if std::mem::take(&mut t.scratch.admit) {
-            for run in start::waiting(t) {
+            let mut after = RunId(0);
+            while let Some(run) = start::next_in_line(t, after) {
+                after = run;
                 moving(t, run, |t| drive::advance(t, run));
             }
         } else if seen < t.turn.events.len() {
@@ -373,18 +393,15 @@ fn started(t: &mut Turning<'_>, boot: String, version: String) {
 }
 
 fn tick(t: &mut Turning<'_>) {
-    for run in all_runs(t) {
-        moving_if_moved(t, run);
+    let due = t.scratch.wakes.due(t.now.monotonic);
+    for run in due.unwrap_or_else(|| all_runs(t)) {
+        moving(t, run, |t| clock::tick(t, run));
     }
     start::tick(t);
     deliver_due(t, false);
     if t.state.running && t.now.monotonic.saturating_sub(t.state.at.monotonic) >= MARK_EVERY {
         t.emit(Event::Marked);
     }
-}
-
-fn moving_if_moved(t: &mut Turning<'_>, run: RunId) {
-    moving(t, run, |t| clock::tick(t, run));
 }
 
 fn deliver_due(t: &mut Turning<'_>, all: bool) {
@@ -406,6 +423,7 @@ fn deliver_due(t: &mut Turning<'_>, all: bool) {
 
 fn delivered(t: &mut Turning<'_>, notice: crate::id::NoticeId, result: Result<(), String>) {
     t.scratch.delivering.remove(&notice);
+    t.scratch.wakes.owed = None;
     let Some(owed) = t.state.outbox.get(&notice) else { return };
     match result {
         Ok(()) => t.emit(Event::NoticeDelivered { notice }),

@@ -64,6 +64,13 @@ pub enum Confirmation {
         /// How we know.
         evidence: String,
     },
+    /// It did not, by its own word: it went on while lidless was away, and its failure is one like any other.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Trying again would not help.
+        for_good: bool,
+    },
     /// Ask again later.
     StillUnknown {
         /// Why.

@@ -12,6 +12,7 @@ use crate::health::Health;
 use crate::id::{CheckId, IncidentId, NoticeId, RunId, Seq, ServiceId};
 use crate::incident::{ClosedIncident, Incident};
 use crate::outbox::Owed;
+use crate::pipeline::queue::Queue;
 use crate::pipeline::run::{EndedRun, Run};
 use crate::spec::{CheckSpec, ServiceSpec, Spec};
 use crate::time::{Now, micros};
@@ -29,7 +30,7 @@ pub const ENDED_STEPS_MAX: usize = 4_096;
 /// How many triggers are remembered.
 pub const KEYS_MAX: usize = 1_024;
 
-/// Everything that survives a crash.
+/// Everything that survives a crash. Written and read whole by `kept` alone.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     /// The last record applied.
@@ -75,6 +76,9 @@ pub struct State {
     pub next_notice: u64,
     /// Why the journal cannot be written, while it cannot.
     pub degraded: Option<String>,
+    /// The unfinished runs by their turn. Derived.
+    #[serde(skip)]
+    pub(crate) queue: Queue,
 }
 
 /// What is known of one service.

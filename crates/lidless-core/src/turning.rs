@@ -11,6 +11,7 @@ use crate::outbox;
 use crate::pipeline::retry;
 use crate::state::State;
 use crate::time::Now;
+use crate::wakes::Wakes;
 
 /// What was observed and may be lost: a crash costs another probe or another question, never a wrong act.
 #[derive(Debug, Default)]
@@ -41,6 +42,10 @@ pub(crate) struct Scratch {
     pub(crate) ending: bool,
     /// A run is over within this turn: others may have waited for it.
     pub(crate) admit: bool,
+    /// Runs that have begun, and wait for a service that another run acts on.
+    pub(crate) blocked: BTreeSet<RunId>,
+    /// When what is due.
+    pub(crate) wakes: Wakes,
     /// Room for a walk over dependencies; empty of meaning between two of them.
     pub(crate) needed: Vec<ServiceId>,
     /// This is the first start in a boot of the machine, and nothing was brought up in it yet.
@@ -87,8 +92,22 @@ impl Turning<'_> {
     pub(crate) fn emit(&mut self, event: Event) {
         let record = Record { seq: self.state.seq.next(), at: self.now, event };
         self.note_end(&record);
+        if self.about_service(&record.event) {
+            // Steps of other runs may wait for that service, or no longer.
+            self.scratch.wakes.touch_all();
+        }
         self.state.apply(&record).expect("the engine decides legal events only");
+        self.scratch.wakes.see(&record.event);
         self.turn.events.push(record);
+    }
+
+    /// Whether a run that acts on a service begins or ends by this.
+    fn about_service(&self, event: &Event) -> bool {
+        if let Event::RunCreated { purpose, .. } = event {
+            return purpose.service().is_some();
+        }
+        let Event::RunFinished { run, .. } = event else { return false };
+        self.state.runs.get(run).is_some_and(|run| run.purpose.service().is_some())
     }
 
     /// Keeps whose it was that ends by this record: afterwards the state may have forgotten.
@@ -120,6 +139,7 @@ impl Turning<'_> {
     /// Asks for the delivery of a message.
     pub(crate) fn deliver(&mut self, notice: NoticeId) {
         self.scratch.delivering.insert(notice, self.now.monotonic + outbox::ANSWER_WITHIN);
+        self.scratch.wakes.owed = None;
         self.effect(Effect::Deliver { notice });
     }
 
@@ -140,10 +160,15 @@ impl Turning<'_> {
     /// Forgets what was passing about a run that is over.
     pub(crate) fn forget_run(&mut self, run: RunId) {
         let scratch = &mut *self.scratch;
-        scratch.asking.retain(|(of, _), _| *of != run);
-        scratch.weighing.retain(|(of, _)| *of != run);
-        scratch.weighed.retain(|(of, _)| *of != run);
-        scratch.slept.retain(|(of, _), _| *of != run);
+        forget_steps(&mut scratch.asking, run);
+        forget_steps(&mut scratch.slept, run);
+        while let Some(step) = of_run(scratch.weighing.range((run, 0)..).next(), run) {
+            scratch.weighing.remove(&step);
+        }
+        while let Some(step) = of_run(scratch.weighed.range((run, 0)..).next(), run) {
+            scratch.weighed.remove(&step);
+        }
+        scratch.blocked.remove(&run);
         scratch.second_looks.remove(&run);
         scratch.well_since.remove(&run);
     }
@@ -154,4 +179,14 @@ impl Turning<'_> {
         }
         &mut self.scratch.checks[check.index()]
     }
+}
+
+fn forget_steps<T>(of: &mut BTreeMap<(RunId, u32), T>, run: RunId) {
+    while let Some(step) = of_run(of.range((run, 0)..).next().map(|(step, _)| step), run) {
+        of.remove(&step);
+    }
+}
+
+fn of_run(step: Option<&(RunId, u32)>, run: RunId) -> Option<(RunId, u32)> {
+    step.copied().filter(|(of, _)| *of == run)
 }

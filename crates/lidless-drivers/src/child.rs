@@ -43,7 +43,7 @@ const REAP_MAX: Duration = Duration::from_millis(250);
 
 /// What service managers tell a process about itself, and what a step tells a lidless that it starts. It is meant for us, not
 /// for what we run.
-const OURS_ALONE: [&str; 8] = [
+pub(crate) const OURS_ALONE: [&str; 8] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",

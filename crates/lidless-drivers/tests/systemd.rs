@@ -72,6 +72,7 @@ impl Rig {
         match self.actuator.confirm(action, intent_at, SECOND).await {
             Confirmation::Applied { evidence, .. } => format!("applied: {evidence}"),
             Confirmation::NotApplied { evidence } => format!("not applied: {evidence}"),
+            Confirmation::Failed { reason, .. } => format!("failed: {reason}"),
             Confirmation::StillUnknown { reason, .. } => format!("still unknown: {reason}"),
         }
     }

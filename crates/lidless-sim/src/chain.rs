@@ -12,10 +12,19 @@ use crate::scenario::Scenario;
 use crate::schedule::{Happening, Schedule};
 use crate::world::World;
 
+/// What was sent.
+#[derive(Debug)]
+struct Pending {
+    key: ActKey,
+    /// Whether it counts once it lands.
+    counts: bool,
+    at: Duration,
+}
+
 /// The chain.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
-    pending: BTreeMap<u64, (ActKey, bool)>,
+    pending: BTreeMap<u64, Pending>,
     landed: BTreeMap<ActKey, u32>,
 }
 
@@ -42,7 +51,8 @@ impl World {
         if name != "HEALTH_CHECK" {
             self.count += 1;
             // REBALANCE carries a key that its server honours; the value steps carry none.
-            self.chain.pending.insert(self.count, (key, done && !name.starts_with("REBALANCE")));
+            let counts = done && !name.starts_with("REBALANCE");
+            self.chain.pending.insert(self.count, Pending { key, counts, at: lands });
             schedule.at(lands, Happening::Lands { tx: self.count });
         }
         if lands >= deadline {
@@ -53,7 +63,7 @@ impl World {
 
     /// A transaction lands, or is dropped.
     pub(crate) fn lands(&mut self, tx: u64) {
-        let Some((key, counts)) = self.chain.pending.remove(&tx) else { return };
+        let Some(Pending { key, counts, .. }) = self.chain.pending.remove(&tx) else { return };
         if !counts {
             return;
         }
@@ -64,10 +74,34 @@ impl World {
         }
     }
 
+    /// Says how a step ended that may have gone on without lidless, and when that can be said: whoever is asked waits for its
+    /// end.
+    pub(crate) fn adopt_step(
+        &mut self,
+        scenario: &Scenario,
+        key: ActKey,
+        now: Duration,
+    ) -> (Duration, Confirmation) {
+        let for_good = self.rng.chance(3_000);
+        if !self.calm && self.rng.chance(scenario.lost) {
+            let (reason, retry_after) = ("nothing is left of it".to_owned(), Duration::ZERO);
+            return (now, Confirmation::StillUnknown { reason, retry_after });
+        }
+        let going_on = self.chain.pending.values().rfind(|pending| pending.key == key);
+        let at = going_on.map_or(now, |pending| pending.at.max(now));
+        let landed = self.chain.landed.contains_key(&key) || going_on.is_some_and(|pending| pending.counts);
+        let answer = if landed {
+            Confirmation::Applied { evidence: "it went on and said so".to_owned(), output: None }
+        } else {
+            Confirmation::Failed { reason: "it went on and failed".to_owned(), for_good }
+        };
+        (at, answer)
+    }
+
     /// Says whether a step took effect.
     pub(crate) fn confirm_step(&mut self, scenario: &Scenario, key: ActKey) -> Confirmation {
         let retry_after = self.rng.millis(500, 10_000);
-        if self.chain.pending.values().any(|(pending, _)| *pending == key) {
+        if self.chain.pending.values().any(|pending| pending.key == key) {
             return Confirmation::StillUnknown { reason: "it is pending".to_owned(), retry_after };
         }
         if !self.calm && self.rng.chance(scenario.lost) {
@@ -82,7 +116,7 @@ impl World {
 
     /// Whether a step took effect, as somebody sees who looks; none while it may still come.
     pub(crate) fn truth(&self, key: ActKey) -> Option<bool> {
-        let pending = self.chain.pending.values().any(|(pending, _)| *pending == key);
+        let pending = self.chain.pending.values().any(|pending| pending.key == key);
         (!pending).then(|| self.chain.landed.contains_key(&key))
     }
 

@@ -6,6 +6,7 @@ use lidless_core::effect::{Effect, Input, Turn};
 use lidless_core::event::{Confirmation, Outcome};
 use lidless_core::id::{CheckId, RunId, Seq, ServiceId};
 use lidless_core::pipeline::plan::StepCall;
+use lidless_core::pipeline::run::Phase;
 
 use crate::act::ActKey;
 use crate::driver::{Crash, Probing, Sim};
@@ -87,7 +88,13 @@ impl Sim {
             Effect::Confirm { run, step, attempt, call, intent_at, .. } => {
                 self.durable_first(needs, false);
                 let key = self.key(*run, *step);
+                let mut from = self.now;
                 let answer = match call {
+                    StepCall::External { .. } if self.may_go_on(*run, *step) => {
+                        let (at, answer) = self.world.adopt_step(&self.scenario, key, self.now);
+                        from = at;
+                        answer
+                    }
                     StepCall::Act { service, .. } => match self.real(*service) {
                         Some(at) => self.world.confirm_act(&self.scenario, at, intent_at.monotonic),
                         None => Confirmation::NotApplied { evidence: "no such service".to_owned() },
@@ -102,7 +109,7 @@ impl Sim {
                 if self.forgets(self.scenario.lost) {
                     return;
                 }
-                let at = self.now + self.rng.millis(1, 500);
+                let at = from + self.rng.millis(1, 500);
                 let (run, step, attempt) = (*run, *step, *attempt);
                 self.answer_at(at, Input::Confirmed { run, step, attempt, answer });
             }
@@ -163,6 +170,15 @@ impl Sim {
     fn moves_value(&self, run: RunId, step: u32) -> bool {
         let run = self.engine.state().runs.get(&run);
         run.and_then(|run| run.spec(step)).is_some_and(|step| step.value)
+    }
+
+    /// Whether a step in doubt may have gone on by itself, and was not asked yet.
+    fn may_go_on(&self, run: RunId, step: u32) -> bool {
+        let run = self.engine.state().runs.get(&run);
+        run.is_some_and(|run| {
+            let first = matches!(run.phase(step), Phase::InDoubt { asked: 0, .. });
+            first && run.spec(step).is_some_and(|spec| spec.adoptable)
+        })
     }
 
     pub(crate) fn key(&self, run: RunId, step: u32) -> ActKey {

@@ -19,6 +19,7 @@ use lidless_core::report::Report;
 use lidless_core::spec::{Budget, HealSpec, Spec};
 use lidless_core::state::State;
 
+use crate::adoption::Adoption;
 use crate::world::World;
 
 /// What an input said, as far as invariants ask.
@@ -114,6 +115,8 @@ pub(crate) struct Checker {
     given_up: BTreeMap<ServiceId, (Duration, Option<Duration>)>,
     /// Failing answers handed over since the check was last well.
     fails: BTreeMap<CheckId, u32>,
+    /// Steps that may go on without lidless.
+    adoption: Adoption,
 }
 
 impl Checker {
@@ -124,6 +127,7 @@ impl Checker {
         }
         for record in events {
             self.judge(said, state, events, record)?;
+            self.adoption.take(record)?;
             self.note(record);
         }
         Ok(())
@@ -342,6 +346,7 @@ impl Checker {
         *self = Checker::default();
         for record in durable {
             self.note(record);
+            drop(self.adoption.take(record));
             // What made the count start again may be lost as well: the durable count stands.
             if let Event::HealthChanged { check, to: Health::Suspect { fails }, .. } = &record.event {
                 self.fails.insert(*check, *fails);

@@ -4,6 +4,7 @@
 
 use lidless_core::event::Record;
 use lidless_core::id::Seq;
+use lidless_core::kept::{Keeping, Kept};
 use lidless_core::state::State;
 
 /// The model.
@@ -61,12 +62,12 @@ impl Journal {
 
     /// Keeps a snapshot of the engine's state, as text like the real one.
     pub(crate) fn save_snapshot(&mut self, state: &State) {
-        self.snapshot = serde_json::to_vec(state).ok();
+        self.snapshot = serde_json::to_vec(&Keeping::of(state)).ok();
     }
 
     /// Returns the snapshot, if there is one.
     pub(crate) fn load_snapshot(&self) -> Option<State> {
-        serde_json::from_slice(self.snapshot.as_deref()?).ok()
+        serde_json::from_slice::<Kept>(self.snapshot.as_deref()?).ok()?.restore().ok()
     }
 
     /// Returns a hash over the bytes of all durable records; an `Err` names one that doesn't read back as it was.

@@ -6,6 +6,7 @@
 //! The dependency list is the proof that core needs no async runtime.
 
 mod act;
+mod adoption;
 mod calm;
 mod chain;
 mod driver;

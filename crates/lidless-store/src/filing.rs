@@ -12,8 +12,8 @@ use lidless_core::id::{CheckId, IncidentId, NoticeId, RunId, ServiceId};
 
 use crate::JournalError;
 
-/// How many incidents, runs and notices are remembered each; older ones are looked up in the journal.
-const REMEMBERED_MAX: usize = 4096;
+/// How many incidents, runs and notices are remembered each, of those that are not over; others are looked up in the journal.
+pub(crate) const REMEMBERED_MAX: usize = 16_384;
 
 /// Returns the word by which an event is filed and filtered; it is the `event` field of its JSON.
 pub fn kind(event: &Event) -> &'static str {
@@ -93,6 +93,8 @@ impl Subject {
 pub(crate) struct Filing {
     checks: BTreeMap<CheckId, ServiceId>,
     subjects: [BTreeMap<u64, Option<ServiceId>>; 3],
+    /// Whether what the journal introduced last is among them.
+    warm: [bool; 3],
 }
 
 impl Filing {
@@ -162,7 +164,30 @@ impl Filing {
                 Subject::Notice(*notice)
             }
         };
-        self.find(subject, look_up)
+        let service = self.find(subject, look_up)?;
+        if matches!(event, Event::RunFinished { .. }) {
+            // There is no end to runs, and hardly anything more to come about one that is over.
+            let (shelf, number) = shelf_of(subject);
+            self.subjects[shelf].remove(&number);
+        }
+        Ok(service)
+    }
+
+    /// Says that nothing is known of what an event is about, nor of others like it: after a start they are better read at once,
+    /// for a thousand runs may go on.
+    pub(crate) fn is_cold(&self, event: &Event) -> Option<Subject> {
+        let subject = subject_of(event)?;
+        let (shelf, number) = shelf_of(subject);
+        (!self.warm[shelf] && !self.subjects[shelf].contains_key(&number)).then_some(subject)
+    }
+
+    /// Takes over whose those are that the journal introduced last, of one kind.
+    pub(crate) fn warm(&mut self, kind: Subject, known: Vec<(u64, Option<ServiceId>)>) {
+        let (shelf, _) = shelf_of(kind);
+        self.warm[shelf] = true;
+        for (number, service) in known {
+            self.subjects[shelf].entry(number).or_insert(service);
+        }
     }
 
     /// Takes over whose checks are whose from a configuration.
@@ -196,6 +221,22 @@ impl Filing {
         }
         service
     }
+}
+
+/// What an event is about that another one has introduced.
+fn subject_of(event: &Event) -> Option<Subject> {
+    if let Event::IncidentMerged { incident, .. }
+    | Event::IncidentClosed { incident, .. }
+    | Event::HealHeld { incident, .. }
+    | Event::BackedOff { incident, .. }
+    | Event::GaveUp { incident, .. } = event
+    {
+        return Some(Subject::Incident(*incident));
+    }
+    if let Event::NoticeDelivered { notice } | Event::NoticeFailed { notice, .. } = event {
+        return Some(Subject::Notice(*notice));
+    }
+    event.run().filter(|_| !matches!(event, Event::RunCreated { .. })).map(Subject::Run)
 }
 
 fn shelf_of(subject: Subject) -> (usize, u64) {
@@ -246,7 +287,7 @@ mod tests {
             "checks":[[10],[20]],"check":20,"from":HEALTH,"to":HEALTH,"incident":5,"service":1,"first_sign_us":0,
             "failure":{"kind":"refused","detail":""},"verified_by":null,"healed_by":null,
             "because":{"why":"host_budget_spent"},"until_us":0,"attempts":1,"retry_at_us":0,"run":7,
-            "purpose":{"for":"heal","service":1,"incident":5},"steps":[],"step":0,"attempt":1,"deadline_us":0,
+            "purpose":{"for":"heal","service":1,"incident":5},"plan":{"steps":[]},"step":0,"attempt":1,"deadline_us":0,
             "outcome":{"is":"applied","output":""},"answer":{"is":"applied","evidence":""},"not_before_us":0,
             "reason":"r","verdict":{"is":"done"},"notice":9,"what":WHAT,"by":"me"}"#;
         let health = serde_json::to_string(&lidless_core::health::Health::Up).unwrap();
@@ -258,6 +299,10 @@ mod tests {
         let mut value: serde_json::Value =
             serde_json::from_str(&text.replace("HEALTH", &health).replace("WHAT", what)).unwrap();
         value["event"] = kind.into();
+        if kind == "run_created" {
+            // The step at which it begins, not a verdict.
+            value["from"] = serde_json::Value::Null;
+        }
         serde_json::from_value(value).unwrap()
     }
 

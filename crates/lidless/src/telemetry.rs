@@ -11,9 +11,24 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use tracing::Level;
 
 use crate::runtime::View;
 use crate::words::Told;
+
+/// Whether anybody reads the line that `log` writes of an event. To put it into words is not free.
+pub fn is_read(event: &Event) -> bool {
+    match event {
+        Event::GaveUp { .. } | Event::StepHeld { .. } | Event::StoreDegraded { .. } => {
+            tracing::enabled!(Level::ERROR)
+        }
+        Event::IncidentOpened { .. } | Event::HealHeld { .. } | Event::NoticeFailed { .. } => {
+            tracing::enabled!(Level::WARN)
+        }
+        Event::Marked => tracing::enabled!(Level::DEBUG),
+        _ => tracing::enabled!(Level::INFO),
+    }
+}
 
 /// Writes a record to the log.
 pub fn log(told: &Told) {

@@ -1,13 +1,14 @@
 //! What does an event say to people? One line each, with names in place of ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lidless_core::event::{Because, Confirmation, Event, Outcome, Record, Verdict};
 use lidless_core::health::Health;
 use lidless_core::id::{CheckId, IncidentId, RunId, ServiceId};
-use lidless_core::pipeline::plan::{Purpose, StepSpec};
-use lidless_core::state::State;
+use lidless_core::pipeline::plan::{Plan, Purpose};
+use lidless_core::state::{ENDED_MAX, State};
 
 /// More characters than this of what a step put out are in the journal only.
 const OUTPUT_MAX: usize = 200;
@@ -18,7 +19,9 @@ pub struct Names {
     services: Vec<String>,
     checks: Vec<(ServiceId, String)>,
     incidents: BTreeMap<IncidentId, ServiceId>,
-    runs: BTreeMap<RunId, (Option<ServiceId>, Vec<String>)>,
+    runs: BTreeMap<RunId, (Option<ServiceId>, Arc<Plan>)>,
+    /// Those that may be resumed, oldest first.
+    failed: VecDeque<RunId>,
 }
 
 /// A record in words.
@@ -39,23 +42,37 @@ impl Names {
     pub fn of(state: &State) -> Names {
         let incidents = state.incidents.values().map(|incident| (incident.id, incident.service));
         let runs = state.runs.values().chain(state.ended.iter().map(|ended| &ended.run));
-        let runs = runs.map(|run| (run.id, (run.purpose.service(), step_names(run.plan.steps()))));
+        let runs = runs.map(|run| (run.id, (run.purpose.service(), Arc::clone(&run.plan))));
+        let failed = state.ended.iter().filter(|ended| matches!(ended.verdict, Verdict::Failed { .. }));
         Names {
             services: state.services.iter().map(|service| service.name.clone()).collect(),
             checks: state.checks.iter().map(|check| (check.service, check.name.clone())).collect(),
             incidents: incidents.collect(),
             runs: runs.collect(),
+            failed: failed.map(|ended| ended.run.id).collect(),
         }
     }
 
     /// Puts the next record into words. Records must come in order.
     pub fn tell(&mut self, record: Record) -> Told {
+        self.tell_where(record, true)
+    }
+
+    /// As `tell`; without the line where nobody reads it.
+    pub fn tell_where(&mut self, record: Record, is_read: bool) -> Told {
         self.learn(&record.event);
         let (service, check) = self.about(&record.event);
-        let text = self.line(&record.event, record.at.monotonic);
+        let text = if is_read { self.line(&record.event, record.at.monotonic) } else { String::new() };
         match &record.event {
-            // One that failed may be resumed.
-            Event::RunFinished { verdict: Verdict::Failed { .. }, .. } if service.is_none() => {}
+            // One that failed may be resumed, unless many more have ended since.
+            Event::RunFinished { run, verdict: Verdict::Failed { .. } } if service.is_none() => {
+                self.failed.push_back(*run);
+                if self.failed.len() > ENDED_MAX {
+                    let oldest = self.failed.pop_front();
+                    oldest.map(|run| self.runs.remove(&run));
+                }
+            }
+            Event::RunResumed { run, .. } => self.failed.retain(|failed| failed != run),
             Event::RunFinished { run, .. } => drop(self.runs.remove(run)),
             Event::IncidentClosed { incident, .. } => {
                 self.incidents.remove(incident);
@@ -84,7 +101,7 @@ impl Names {
                 self.incidents.insert(*incident, *service);
             }
             Event::RunCreated { run, purpose, plan, .. } => {
-                self.runs.insert(*run, (purpose.service(), step_names(plan.steps())));
+                self.runs.insert(*run, (purpose.service(), Arc::clone(plan)));
             }
             _ => {}
         }
@@ -144,8 +161,8 @@ impl Names {
     }
 
     fn step(&self, run: RunId, step: u32) -> &str {
-        let steps = self.runs.get(&run).map(|(_, steps)| steps.as_slice()).unwrap_or_default();
-        steps.get(step as usize).map_or("?", String::as_str)
+        let step = self.runs.get(&run).and_then(|(_, plan)| plan.step(step));
+        step.map_or("?", |step| step.name.as_str())
     }
 
     /// Returns the line. Engine times in it are told as waits from `now`, the record's own time.
@@ -198,6 +215,7 @@ impl Names {
             Event::StepConfirmed { answer, .. } => match answer {
                 Confirmation::Applied { evidence, .. } => format!("looked it up: done ({evidence})"),
                 Confirmation::NotApplied { evidence } => format!("looked it up: not done ({evidence})"),
+                Confirmation::Failed { reason, .. } => format!("looked it up: failed ({reason})"),
                 Confirmation::StillUnknown { reason, .. } => {
                     format!("looked it up: still unknown ({reason})")
                 }
@@ -338,10 +356,6 @@ fn purpose_text(purpose: &Purpose) -> String {
         Purpose::Pipeline { name, by } => format!("of pipeline {name}, asked for by {by}"),
         Purpose::Step { of, .. } => format!("acts for a step of {of}"),
     }
-}
-
-fn step_names(steps: &[StepSpec]) -> Vec<String> {
-    steps.iter().map(|step| step.name.clone()).collect()
 }
 
 /// The beginning of what may be long.

@@ -211,6 +211,7 @@ fn a_one_shot_step_in_doubt_waits_for_a_person_and_is_never_repeated() {
     wait_until(LONG, "a person is waited for", || state(&daemon) == "held");
     assert_eq!(place.booked(), ["PAY"]);
     assert_eq!(daemon.client(&["run", "vault"]).status.code(), Some(75), "the run is not over");
+    assert!(runs(&daemon).to_string().contains("lidless ended while it was under way"), "it is told why");
     let wrong = daemon.client(&["resolve", "run-1", "TELL", "--applied", "--evidence", "seen"]);
     assert_eq!(wrong.status.code(), Some(6), "{wrong:?}");
     let output = daemon.client(&["resolve", "run-1", "PAY", "--applied", "--evidence", "seen in the ledger"]);

@@ -15,7 +15,7 @@ pub(crate) const BACK: usize = 2;
 
 /// How a payment is looked up, and tried again.
 const CONFIRMED: &str = "confirm: { exec: [./book, --look], tries: 1000 }, retry: { attempts: 5, backoff: 10ms..50ms }, \
-                         timeout: 2s, value: {}";
+                         timeout: 2s";
 
 /// The step: takes its time, books its key, takes its time again, answers. Asked with `--look`, and not finding the key, it
 /// fences the attempt off before it says "no": a "no" must stay true, though the attempt's process may still be on its way.
@@ -59,7 +59,7 @@ pub(crate) fn configuration(dir: &Path, text_of_script: &str) -> Result<PathBuf,
     for index in 0..PIPELINES {
         text.push_str(&format!(
             "  p{index}:\n    steps:\n      - LOOK: {{ call: {{ exec: [\"true\"] }}, class: pure }}\n      \
-             - PAY: {{ call: {{ exec: [./book] }}, {CONFIRMED} }}\n      \
+             - PAY: {{ call: {{ exec: [./book] }}, {CONFIRMED}, value: {{}} }}\n      \
              - SEND: {{ call: {{ exec: [./book] }}, class: one_shot, timeout: 2s, value: {{}} }}\n      \
              - TELL: {{ call: {{ exec: [\"true\"] }} }}\n"
         ));
@@ -68,8 +68,8 @@ pub(crate) fn configuration(dir: &Path, text_of_script: &str) -> Result<PathBuf,
     for index in 0..BACK {
         text.push_str(&format!(
             "  back{index}:\n    steps:\n      - LOOK: {{ call: {{ exec: [\"true\"] }}, class: pure }}\n      \
-             - PAY: {{ call: {{ exec: [./book] }}, {CONFIRMED}, undo: {{ call: {{ exec: [./book] }}, {CONFIRMED} }} }}\n      \
-             - TAX: {{ call: {{ exec: [./book] }}, after: [LOOK], {CONFIRMED}, undo: {{ call: {{ exec: [./book] }}, \
+             - PAY: {{ call: {{ exec: [./book] }}, {CONFIRMED}, value: {{}}, undo: {{ call: {{ exec: [./book] }}, {CONFIRMED} }} }}\n      \
+             - TAX: {{ call: {{ exec: [./book] }}, after: [LOOK], {CONFIRMED}, value: {{}}, undo: {{ call: {{ exec: [./book] }}, \
              {CONFIRMED} }} }}\n      \
              - DECIDE: {{ call: {{ exec: [\"false\"] }}, after: [PAY, TAX] }}\n"
         ));

@@ -207,7 +207,11 @@ fn wake_of(t: &Turning<'_>, run: &Run, step: u32) -> Option<Duration> {
             Some(second.unwrap_or(*deadline + settle::slowest_probe(t, run) + ANSWER_GRACE))
         }
         // It is done once more to tell, as soon as the journal can be written.
-        Phase::InDoubt { .. } if drive::waits_for_the_journal(t, spec) && spec.class == Class::Idempotent => {
+        Phase::InDoubt { asked, .. }
+            if drive::waits_for_the_journal(t, spec)
+                && spec.class == Class::Idempotent
+                && !(spec.adoptable && *asked == 0) =>
+        {
             None
         }
         Phase::InDoubt { ask_at, .. } => {

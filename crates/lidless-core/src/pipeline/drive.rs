@@ -1,5 +1,6 @@
 //! What begins next in a run? Takes it forward until it must wait for something.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::effect::Effect;
@@ -84,11 +85,14 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
     if waits_for_the_journal(t, spec) || t.scratch.ending {
         return;
     }
-    let spec = spec.clone();
-    if state.tried() == 0 && !state.approved {
+    let first = state.tried() == 0 && !state.approved;
+    let untried = state.attempt == 0;
+    let plan = Arc::clone(&run.plan);
+    let Some(spec) = plan.step(step) else { return };
+    if first {
         // Once it has held, it is not asked again.
         if let Some(when) = &spec.when
-            && state.attempt == 0
+            && untried
             && !t.scratch.weighed.contains(&(id, step))
         {
             if t.scratch.weighing.insert((id, step)) {
@@ -105,7 +109,8 @@ pub(crate) fn begin(t: &mut Turning<'_>, id: RunId, step: u32) {
 
 /// Does a step in doubt once more, in a run that goes forward no more: so it is known what must be taken back.
 pub(crate) fn again(t: &mut Turning<'_>, id: RunId, step: u32) {
-    let spec = t.state.runs.get(&id).and_then(|run| run.spec(step)).cloned();
+    let plan = t.state.runs.get(&id).map(|run| Arc::clone(&run.plan));
+    let spec = plan.as_ref().and_then(|plan| plan.step(step));
     if let Some(spec) = spec.filter(|spec| !waits_for_the_journal(t, spec) && !t.scratch.ending) {
         intend(t, id, step, spec);
     }
@@ -118,17 +123,17 @@ pub(crate) fn waits_for_the_journal(t: &Turning<'_>, spec: &StepSpec) -> bool {
 }
 
 /// Records the intent, and lets it be done.
-fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: StepSpec) {
+fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: &StepSpec) {
     let Some((attempt, deadline)) = t.state.runs.get(&id).and_then(|run| {
         let state = run.state(step)?;
-        Some((state.attempt + 1, deadline(t, run, step, &spec)))
+        Some((state.attempt + 1, deadline(t, run, step, spec)))
     }) else {
         return;
     };
     t.scratch.slept.remove(&(id, step));
-    let StepSpec { name, call, .. } = spec;
-    match call {
+    match &spec.call {
         StepCall::Verify { service, settle, .. } => {
+            let (service, settle) = (*service, *settle);
             t.emit(Event::StepIntent { run: id, step, attempt, deadline });
             for check in t.state.services[service.index()].checks.clone() {
                 // What was seen before the act says nothing about it.
@@ -141,7 +146,7 @@ fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: StepSpec) {
         }
         StepCall::Require { healthy } => {
             t.emit(Event::StepIntent { run: id, step, attempt, deadline });
-            let outcome = required(t, &healthy);
+            let outcome = required(t, healthy);
             settle::take(t, id, step, attempt, outcome);
         }
         StepCall::Nothing => {
@@ -149,9 +154,10 @@ fn intend(t: &mut Turning<'_>, id: RunId, step: u32, spec: StepSpec) {
             settle::take(t, id, step, attempt, Outcome::Applied { output: String::new() });
         }
         StepCall::Wait { .. } => t.emit(Event::StepIntent { run: id, step, attempt, deadline }),
-        StepCall::Service { service, action } => call_service(t, id, (step, attempt), &service, action),
+        StepCall::Service { service, action } => call_service(t, id, (step, attempt), service, *action),
         StepCall::Act { .. } | StepCall::External { .. } => {
             t.emit(Event::StepIntent { run: id, step, attempt, deadline });
+            let (name, call) = (spec.name.clone(), spec.call.clone());
             t.effect(Effect::Perform { run: id, step, attempt, name, call, deadline });
         }
     }
@@ -226,7 +232,10 @@ fn call_service(t: &mut Turning<'_>, id: RunId, (step, attempt): (u32, u32), nam
             Some(Outcome::Refused { reason: format!("{name} has no `run`: nothing can act on it") })
         }
         // It has its turn once that run is over.
-        Some((service, ..)) if t.state.services[service.index()].run.is_some() => return,
+        Some((service, ..)) if t.state.services[service.index()].run.is_some() => {
+            t.scratch.blocked.insert(id);
+            return;
+        }
         Some((service, ..)) => policy::budget_spent(t, *service)
             .map(|_| Outcome::NotApplied { reason: format!("the restart budget for {name} is spent") }),
     };

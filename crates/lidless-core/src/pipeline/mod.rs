@@ -2,11 +2,12 @@
 //!
 //! `plan`: what are the steps? `run`: where does a run stand? `record`: what does an event change? `drive`: what begins
 //! next? `settle`: what does an answer mean? `undo`: how does a run turn round and end? `clock`: what does time change?
-//! `retry`: when again? `start`: what begins a run?
+//! `retry`: when again? `start`: what begins a run? `queue`: which run has its turn?
 
 pub(crate) mod clock;
 pub(crate) mod drive;
 pub mod plan;
+pub(crate) mod queue;
 mod record;
 pub mod retry;
 pub mod run;

@@ -184,6 +184,9 @@ pub struct StepSpec {
     pub within: Option<Duration>,
     /// How often doubt is put to the world before a person is asked.
     pub confirms_max: u32,
+    /// An attempt may outlive lidless: one in doubt is asked for its own answer once, before the class decides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adoptable: bool,
 }
 
 impl Default for StepSpec {
@@ -203,6 +206,7 @@ impl Default for StepSpec {
             timeout: Duration::from_secs(60),
             within: None,
             confirms_max: 3,
+            adoptable: false,
         }
     }
 }

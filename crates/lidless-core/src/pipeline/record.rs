@@ -14,7 +14,8 @@ impl Run {
     pub(crate) fn apply(&mut self, at: Now, event: &Event) -> Legal {
         match event {
             Event::StepIntent { step, attempt, deadline, .. } => {
-                let spec = self.spec(*step).ok_or("no such step")?.clone();
+                let plan = Arc::clone(&self.plan);
+                let spec = plan.step(*step).ok_or("no such step")?;
                 if *attempt != self.at(*step)?.attempt + 1 {
                     return Err("the attempt is not the next one");
                 }
@@ -96,6 +97,7 @@ impl Run {
             }
             Event::StepConfirmed { step, attempt, answer, .. } => {
                 self.expect_attempt(*step, *attempt)?;
+                let adoptable = self.spec(*step).is_some_and(|spec| spec.adoptable);
                 let Phase::InDoubt { asked, ask_at, reason: doubt, .. } = &mut self.at(*step)?.phase else {
                     return Err("a confirmation of a step that is not in doubt");
                 };
@@ -106,12 +108,23 @@ impl Run {
                     }
                     Confirmation::NotApplied { evidence } => {
                         let reason = format!("{doubt}; {evidence}");
+                        self.at(*step)?.doubt = false;
+                        self.enter(*step, Phase::Failed { reason })
+                    }
+                    Confirmation::Failed { reason, .. } => {
+                        let reason = reason.clone();
+                        self.at(*step)?.doubt = false;
                         self.enter(*step, Phase::Failed { reason })
                     }
                     Confirmation::StillUnknown { reason, retry_after } => {
+                        // That nothing is left of it is no reason for the doubt.
+                        if adoptable && *asked == 0 {
+                            *doubt = format!("{doubt}; {reason}");
+                        } else {
+                            doubt.clone_from(reason);
+                        }
                         *asked += 1;
                         *ask_at = at.monotonic + *retry_after;
-                        doubt.clone_from(reason);
                         Ok(())
                     }
                 }

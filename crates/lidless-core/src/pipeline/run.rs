@@ -18,7 +18,8 @@ pub struct Run {
     pub id: RunId,
     /// Why it exists.
     pub purpose: Purpose,
-    /// What it does, pinned.
+    /// What it does, pinned. It is kept apart, once for all runs that have it (`kept`).
+    #[serde(skip)]
     pub plan: Arc<Plan>,
     /// When it was created.
     pub created: Now,

@@ -65,7 +65,9 @@ pub(crate) fn confirmed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32,
         Confirmation::StillUnknown { reason, retry_after } => {
             Confirmation::StillUnknown { reason, retry_after: whole_micros(retry_after).min(ASK_WITHIN) }
         }
-        Confirmation::Applied { .. } | Confirmation::NotApplied { .. } => answer,
+        Confirmation::Applied { .. } | Confirmation::NotApplied { .. } | Confirmation::Failed { .. } => {
+            answer
+        }
     };
     t.emit(Event::StepConfirmed { run: id, step, attempt, answer: answer.clone() });
     match answer {
@@ -75,6 +77,8 @@ pub(crate) fn confirmed(t: &mut Turning<'_>, id: RunId, step: u32, attempt: u32,
             undo::give_up(t, id, step, evidence);
         }
         Confirmation::NotApplied { evidence } => retry_or_give_up(t, id, step, evidence, true),
+        Confirmation::Failed { reason, for_good: false } => retry_or_give_up(t, id, step, reason, false),
+        Confirmation::Failed { reason, for_good: true } => undo::give_up(t, id, step, reason),
         Confirmation::StillUnknown { .. } => doubt(t, id, step),
     }
     drive::advance(t, id);
@@ -91,6 +95,14 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
     // What may have to be taken back, or counted, must be known; where that is harmless, by doing it once more.
     let must_know = run.must_know(step);
     let tries_left = state.tried() < spec.attempts_max.saturating_add(spec.confirms_max);
+    let asks = t.now.monotonic >= *ask_at && !t.scratch.asking.contains_key(&(id, step));
+    // What may still be under way is not done again beside itself, whatever its class would allow.
+    if spec.adoptable && *asked == 0 {
+        if asks {
+            drive::ask(t, id, step);
+        }
+        return;
+    }
     match spec.class {
         // Nothing is lost by not knowing.
         Class::Pure if leaves => undo::give_up_quietly(t, id, step, reason),
@@ -108,7 +120,7 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
         Class::Idempotent if must_know => drive::hold(t, id, step, reason),
         Class::Pure | Class::Idempotent => undo::give_up(t, id, step, reason),
         Class::Confirmable if *asked < spec.confirms_max => {
-            if t.now.monotonic >= *ask_at && !t.scratch.asking.contains_key(&(id, step)) {
+            if asks {
                 drive::ask(t, id, step);
             }
         }

@@ -79,31 +79,33 @@ pub(crate) fn order(t: &mut Turning<'_>, pipeline: &str, order: Order) -> Result
 
 /// A run of the pipeline that is in the way of one more.
 pub(crate) fn one_too_many(t: &Turning<'_>, spec: &PipelineSpec) -> Option<RunId> {
-    let mut same = t.state.runs.values().filter(|run| run.purpose.pipeline() == Some(spec.name.as_str()));
-    same.nth(spec.at_once() - 1).map(|run| run.id)
+    t.state.queue.nth(&spec.name, spec.at_once() - 1)
 }
 
 /// Whether a run may begin: its lock is free, and no more of its pipeline are under way than may be.
 pub(crate) fn has_its_turn(t: &Turning<'_>, run: &Run) -> bool {
     let Some(name) = run.purpose.pipeline().filter(|_| !run.begun) else { return true };
-    let at_once =
-        t.state.spec.pipelines.iter().find(|spec| spec.name == name).map_or(1, PipelineSpec::at_once);
-    let lock = run.plan.lock.as_deref();
-    let mut same = 0;
-    for other in t.state.runs.values().filter(|other| other.begun) {
-        if lock.is_some() && other.plan.lock.as_deref() == lock {
-            return false;
-        }
-        same += usize::from(other.purpose.pipeline() == Some(name));
-    }
-    same < at_once
+    is_free(t, run) && has_room(t, name, t.state.queue.begun(name))
 }
 
-/// Runs of pipelines that may have waited for another to end: for its lock, its place, or the service that it acted on.
-pub(crate) fn waiting(t: &Turning<'_>) -> Vec<RunId> {
-    let waits =
-        |run: &&Run| run.purpose.pipeline().is_some() && !run.ready.is_empty() && run.turned.is_none();
-    t.state.runs.values().filter(waits).map(|run| run.id).collect()
+fn is_free(t: &Turning<'_>, run: &Run) -> bool {
+    run.plan.lock.as_deref().is_none_or(|lock| !t.state.queue.is_locked(lock))
+}
+
+fn has_room(t: &Turning<'_>, pipeline: &str, begun: usize) -> bool {
+    let spec = t.state.spec.pipelines.iter().find(|spec| spec.name == pipeline);
+    begun < spec.map_or(1, PipelineSpec::at_once)
+}
+
+/// The oldest run younger than `after` that may have waited for another to end: for its lock, its place, or the service that it
+/// acted on.
+pub(crate) fn next_in_line(t: &mut Turning<'_>, after: RunId) -> Option<RunId> {
+    let may = |run| t.state.runs.get(&run).is_some_and(|run| is_free(t, run));
+    let queued = t.state.queue.next(after, |pipeline, begun| has_room(t, pipeline, begun), may);
+    let blocked = t.scratch.blocked.range(RunId(after.0 + 1)..).next().copied();
+    let next = queued.into_iter().chain(blocked).min()?;
+    t.scratch.blocked.remove(&next);
+    Some(next)
 }
 
 /// Begins the runs whose moment has come.

@@ -259,6 +259,7 @@ impl Story {
             "unknown" => self.performed(Outcome::Unknown { reason: text() }),
             "confirmed" => self.confirmed(Confirmation::Applied { evidence: text(), output: None }),
             "denied" => self.confirmed(Confirmation::NotApplied { evidence: text() }),
+            "failed" => self.confirmed(Confirmation::Failed { reason: text(), for_good: argument == 0 }),
             "unsure" => self.confirmed(Confirmation::StillUnknown { reason: text(), retry_after: 5 * S }),
             "taken" | "nottaken" => {
                 for notice in std::mem::take(&mut self.delivering) {
@@ -425,6 +426,7 @@ impl Story {
                 let answer = match answer {
                     Confirmation::Applied { .. } => "applied",
                     Confirmation::NotApplied { .. } => "not-applied",
+                    Confirmation::Failed { .. } => "failed",
                     Confirmation::StillUnknown { .. } => "unsure",
                 };
                 format!("{}~{answer}", self.step_name(*run, *step))

@@ -52,28 +52,32 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
 
 use super::answer::{Said, Strict, find, judge};
-use super::leftovers;
+use super::leftovers::Carriers;
 use super::output::{Lines, Tail};
 use super::talk::talk;
 use super::time::moment_in;
+use super::unit::{Followed, Units};
 use super::{Answer, Call, FailureClass, Found, Host, Log, Step};
 use crate::check::BoxFuture;
 use crate::check::wording::Short;
-use crate::child::stream::{self, Followed, Limits, Stream, run_streamed};
+use crate::child::stream::{self, Limits, Stream, run_streamed};
 use crate::child::{CommandSpec, Ended, Leftovers, SpawnError};
 use crate::process::launch::chain;
 
 /// Where a command finds the key of its attempt; by it, too, what an attempt left behind is found.
 pub(super) const KEY_VARIABLE: &str = "LIDLESS_IDEMPOTENCY_KEY";
 
-/// How long what an attempt left behind may take to be gone once it is killed.
-const LEFTOVERS_MAX: Duration = Duration::from_secs(1);
+/// A command that is asked gets at least so much time, or is asked another time.
+const CONFIRM_MIN: Duration = Duration::from_secs(1);
 
 /// How long a handle may take to be kept when the command has ended already.
 const KEEP_MAX: Duration = Duration::from_secs(1);
@@ -102,6 +106,7 @@ pub struct ExecStep {
     strict: Strict,
     heartbeat: Option<Duration>,
     handles: bool,
+    units: Option<Arc<Units>>,
 }
 
 impl ExecStep {
@@ -114,15 +119,92 @@ impl ExecStep {
             strict: Strict(settings.strict),
             heartbeat: settings.heartbeat,
             handles: settings.handles,
+            units: None,
         }
+    }
+
+    /// Lets its attempts outlive us where they can. Who has handles to keep, or must give signs of life, does not: both need
+    /// somebody who listens.
+    #[must_use]
+    pub fn outliving(mut self, units: Arc<Units>) -> Self {
+        self.units = Some(units).filter(|_| self.heartbeat.is_none() && !self.handles);
+        self
+    }
+
+    /// Does it as a unit that outlives us; none where it cannot be one.
+    async fn in_a_unit(&self, call: &Call, timeout: Duration, log: &dyn Log) -> Option<Answer> {
+        let command = introduced(&self.command, call);
+        let asked = (call, question(call, timeout));
+        let units = self.units.as_ref()?;
+        let (answer, ended) = match units.run(&command, asked, timeout, log).await? {
+            Followed::Ended(ended, said) => (judge(&ended, said, self.strict, timeout), true),
+            Followed::Lost(error) => (Answer::Failed { error, class: FailureClass::Unknown }, false),
+        };
+        let answer = settled(answer, Carriers::of(call)).await;
+        if ended && matches!(answer, Answer::Failed { class: FailureClass::Unknown, .. }) {
+            // It has been read to its end: whoever asks about it would learn nothing more.
+            units.forget(call).await;
+        }
+        Some(answer)
+    }
+
+    /// Takes the answer of an attempt that has outlived a lidless; an `Err` says what is known of it all the same.
+    async fn adopted(&self, call: &Call, timeout: Duration, log: &dyn Log) -> Result<Found, Option<String>> {
+        let units = self.units.as_ref().ok_or(None)?;
+        let (unit, followed) = units.adopt(call, timeout, log).await.ok_or(None)?;
+        let (answer, how) = match followed {
+            // How much time it had is for those to know who began it.
+            Followed::Ended(ended, _) if ended.timed_out => {
+                let error = "not done by its deadline".to_owned();
+                (Answer::Failed { error, class: FailureClass::Unknown }, String::new())
+            }
+            Followed::Ended(ended, said) => {
+                let how = ended.code.map_or_else(String::new, |code| format!(", exit {code}"));
+                (judge(&ended, said, self.strict, timeout), how)
+            }
+            Followed::Lost(error) => (Answer::Failed { error, class: FailureClass::Unknown }, String::new()),
+        };
+        match settled(answer, Carriers::of(call)).await {
+            Answer::Applied { output, .. } => {
+                Ok(Found::Applied { output, evidence: format!("adopted {unit}{how}") })
+            }
+            Answer::Failed { error, class } => match class {
+                FailureClass::Transient => Ok(Found::Failed { error, for_good: false }),
+                FailureClass::Permanent => Ok(Found::Failed { error, for_good: true }),
+                FailureClass::Unknown => Err(Some(format!("adopted {unit}: {error}"))),
+            },
+        }
+    }
+}
+
+/// Ends what a failure has left behind; what cannot be ended leaves doubt.
+async fn settled(answer: Answer, mut leftovers: Carriers) -> Answer {
+    match answer {
+        applied @ Answer::Applied { .. } => {
+            leftovers.spare();
+            applied
+        }
+        Answer::Failed { error, class } => match leftovers.end().await[..] {
+            [] => Answer::Failed { error, class },
+            [pid, ..] => {
+                let error = format!("{error}; process {pid} of it cannot be ended, and may still do it");
+                Answer::Failed { error, class: FailureClass::Unknown }
+            }
+        },
     }
 }
 
 impl Step for ExecStep {
     fn perform<'a>(&'a self, call: &'a Call, timeout: Duration, host: &'a dyn Host) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
+            let began = Instant::now();
+            if let Some(answer) = self.in_a_unit(call, timeout, host).await {
+                return answer;
+            }
+            let timeout =
+                if self.units.is_some() { timeout.saturating_sub(began.elapsed()) } else { timeout };
             // Before the attempt, so that it is dropped after it: the group is killed first.
-            let mut leftovers = Carriers::of(call);
+            let leftovers = Carriers::of(call);
             let limits = Limits { timeout, heartbeat: self.heartbeat };
             let answer = match run(&self.command, call, limits, host, self.handles.then_some(host)).await {
                 Ok(Ran { was_silent: true, .. }) => {
@@ -130,34 +212,33 @@ impl Step for ExecStep {
                     let error = format!("no sign of life for {silence}");
                     Answer::Failed { error, class: FailureClass::Unknown }
                 }
-                Ok(Ran { ended, said, was_silent: false }) => judge(&ended, said, self.strict, timeout),
+                Ok(Ran { ended, said, was_silent: false }) => {
+                    judge(&ended, said, self.strict, call.allotted.unwrap_or(timeout))
+                }
                 Err(err) => Answer::Failed { error: chain(&err), class: class_of(&err) },
             };
-            match answer {
-                applied @ Answer::Applied { .. } => {
-                    leftovers.spare();
-                    applied
-                }
-                Answer::Failed { error, class } => match leftovers.end().await[..] {
-                    [] => Answer::Failed { error, class },
-                    [pid, ..] => {
-                        let error =
-                            format!("{error}; process {pid} of it cannot be ended, and may still do it");
-                        Answer::Failed { error, class: FailureClass::Unknown }
-                    }
-                },
-            }
+            settled(answer, leftovers).await
         })
     }
 
     fn confirm<'a>(&'a self, call: &'a Call, timeout: Duration, log: &'a dyn Log) -> BoxFuture<'a, Found> {
         Box::pin(async move {
+            let began = Instant::now();
             let unknown = |reason| Found::StillUnknown { reason, retry_after: None };
-            let Some(command) = &self.confirm else {
-                return unknown("it has no command that could tell".to_owned());
+            let known = match self.adopted(call, timeout, log).await {
+                Ok(found) => return found,
+                Err(known) => known,
             };
+            let Some(command) = &self.confirm else {
+                return unknown(known.unwrap_or_else(|| "it has no command that could tell".to_owned()));
+            };
+            let timeout = timeout.saturating_sub(began.elapsed());
+            if let Some(reason) = known.filter(|_| timeout < CONFIRM_MIN) {
+                // It has ended: whoever is asked next has all the time.
+                return Found::StillUnknown { reason, retry_after: Some(Duration::ZERO) };
+            }
             match run(command, call, Limits { timeout, heartbeat: None }, log, None).await {
-                Ok(Ran { ended, said, .. }) => find(&ended, said, timeout),
+                Ok(Ran { ended, said, .. }) => find(&ended, said, call.allotted.unwrap_or(timeout)),
                 Err(err) => unknown(chain(&err)),
             }
         })
@@ -175,6 +256,22 @@ impl Step for ExecStep {
 
     fn can_confirm(&self) -> bool {
         self.confirm.is_some()
+    }
+
+    fn end<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Some(units) = &self.units {
+                units.end(call).await;
+            }
+        })
+    }
+
+    fn forget<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Some(units) = &self.units {
+                units.forget(call).await;
+            }
+        })
     }
 }
 
@@ -226,7 +323,7 @@ async fn run(
     let first = question(call, limits.timeout).into();
     let mut stdout = Tail::default();
     let mut lines = Lines::new(log);
-    let Followed { ended, was_silent } = match keeper {
+    let stream::Followed { ended, was_silent } = match keeper {
         None => {
             run_streamed(&command, stream::Said { first, more: None }, limits, |stream, piece| match stream {
                 Stream::Stdout => stdout.push(piece),
@@ -261,36 +358,6 @@ async fn run(
     Ok(Ran { ended, said: Said { stdout, complaint: lines.end() }, was_silent })
 }
 
-/// What carries the key of an attempt. Dropped, it is killed.
-struct Carriers {
-    keys: Vec<String>,
-}
-
-impl Carriers {
-    fn of(call: &Call) -> Self {
-        Carriers { keys: vec![call.idempotency_key.clone()] }
-    }
-
-    /// Lets it live.
-    fn spare(&mut self) {
-        self.keys.clear();
-    }
-
-    /// Ends it, and returns the pids of what cannot be ended.
-    async fn end(&mut self) -> Vec<i32> {
-        let keys = std::mem::take(&mut self.keys);
-        // It fails only where the runtime shuts down.
-        let ending = tokio::task::spawn_blocking(move || leftovers::end(&keys, LEFTOVERS_MAX));
-        ending.await.unwrap_or_default()
-    }
-}
-
-impl Drop for Carriers {
-    fn drop(&mut self) {
-        leftovers::kill_all(&self.keys);
-    }
-}
-
 /// Returns the command with what a shell script wants to know in its environment.
 fn introduced(command: &CommandSpec, call: &Call) -> CommandSpec {
     let mut command = command.clone();
@@ -307,29 +374,53 @@ fn introduced(command: &CommandSpec, call: &Call) -> CommandSpec {
     command
 }
 
+/// What a command is told, in alphabetical order.
+#[derive(Serialize)]
+struct Question<'a> {
+    attempt: u32,
+    deadline: String,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    handles: &'a [Value],
+    idempotency_key: &'a str,
+    inputs: &'a Value,
+    outputs: &'a Value,
+    run: &'a str,
+    step: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undoes: Option<Undone<'a>>,
+}
+
+#[derive(Serialize)]
+struct Undone<'a> {
+    handles: &'a [Value],
+    idempotency_key: &'a str,
+    output: &'a Value,
+    step: &'a str,
+}
+
 /// Returns the call in one line, so that a shell script can `read` it.
 fn question(call: &Call, timeout: Duration) -> String {
-    let mut question = json!({
-        "run": call.run,
-        "step": call.step,
-        "attempt": call.attempt,
-        "idempotency_key": call.idempotency_key,
-        "deadline": moment_in(timeout),
-        "inputs": call.inputs,
-        "outputs": call.outputs,
+    let undoes = call.undoes.as_ref().map(|undoes| Undone {
+        handles: &undoes.handles,
+        idempotency_key: &undoes.idempotency_key,
+        output: &undoes.output,
+        step: &undoes.step,
     });
-    if !call.handles.is_empty() {
-        question["handles"] = json!(call.handles);
-    }
-    if let Some(undoes) = &call.undoes {
-        question["undoes"] = json!({
-            "step": undoes.step,
-            "idempotency_key": undoes.idempotency_key,
-            "output": undoes.output,
-            "handles": undoes.handles,
-        });
-    }
-    format!("{question}\n")
+    let question = Question {
+        attempt: call.attempt,
+        deadline: moment_in(timeout),
+        handles: &call.handles,
+        idempotency_key: &call.idempotency_key,
+        inputs: &call.inputs,
+        outputs: &call.outputs,
+        run: &call.run,
+        step: &call.step,
+        undoes,
+    };
+    // Texts and values of JSON can be written as JSON.
+    let mut line = serde_json::to_string(&question).unwrap_or_default();
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]

@@ -9,10 +9,43 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::Call;
 use super::exec::KEY_VARIABLE;
 
 /// From one look to the next.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long what an attempt left behind may take to be gone once it is killed.
+const LEFTOVERS_MAX: Duration = Duration::from_secs(1);
+
+/// What carries the key of an attempt. Dropped, it is killed.
+pub(super) struct Carriers {
+    keys: Vec<String>,
+}
+
+impl Carriers {
+    pub(super) fn of(call: &Call) -> Self {
+        Carriers { keys: vec![call.idempotency_key.clone()] }
+    }
+
+    /// Lets it live.
+    pub(super) fn spare(&mut self) {
+        self.keys.clear();
+    }
+
+    /// Ends it, and returns the pids of what cannot be ended.
+    pub(super) async fn end(&mut self) -> Vec<i32> {
+        let keys = std::mem::take(&mut self.keys);
+        // It fails only where the runtime shuts down.
+        let ending = tokio::task::spawn_blocking(move || end(&keys, LEFTOVERS_MAX));
+        ending.await.unwrap_or_default()
+    }
+}
+
+impl Drop for Carriers {
+    fn drop(&mut self) {
+        kill_all(&self.keys);
+    }
+}
 
 /// Kills whatever carries one of the keys, and waits until it is gone. Returns the pids of what is still there after `patience`.
 ///
@@ -40,7 +73,7 @@ pub fn end_marked(marks: &[String], patience: Duration) -> Vec<i32> {
 }
 
 /// Kills whatever carries one of the keys, once, and waits for nobody.
-pub(super) fn kill_all(keys: &[String]) {
+fn kill_all(keys: &[String]) {
     let marks = marks(keys);
     for pid in carriers(&marks) {
         kill(pid, &marks);

@@ -4,6 +4,7 @@ pub mod exec;
 pub mod http;
 pub mod leftovers;
 pub mod plugin;
+pub mod unit;
 pub mod when;
 
 mod answer;
@@ -15,6 +16,7 @@ mod time;
 
 pub use answer::exact;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -45,6 +47,18 @@ pub trait Step: Send + Sync {
 
     /// Says whether [`Step::confirm`] can ever tell. Where it cannot, it answers `StillUnknown` at once.
     fn can_confirm(&self) -> bool;
+
+    /// Ends an attempt that goes on though the future that did it was dropped. Needs do nothing where none does.
+    fn end<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        let _ = call;
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Lets go of what was kept of an attempt: what became of it is on record.
+    fn forget<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, ()> {
+        let _ = call;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One attempt at a step.
@@ -62,12 +76,14 @@ pub struct Call {
     pub idempotency_key: String,
     /// What the run was given: an object.
     pub inputs: Value,
-    /// What the steps before it gave: an object, from a step's name to its output.
-    pub outputs: Value,
+    /// What the steps before it gave: an object, from a step's name to its output. All attempts of a run share it.
+    pub outputs: Arc<Value>,
     /// What earlier attempts, and this one, have handed to [`Host::keep`], oldest first: by these the effect can be found again.
     pub handles: Vec<Value>,
     /// What it takes back, where that is what it is for.
     pub undoes: Option<Undoes>,
+    /// The time that it was given, for people: of what is left of it the disk may have had its share.
+    pub allotted: Option<Duration>,
 }
 
 /// A step that took effect and is to be taken back.
@@ -138,6 +154,13 @@ pub enum Found {
     NotApplied {
         /// How we know.
         evidence: String,
+    },
+    /// It did not, by its own word: it has ended since, and its failure is one like any other.
+    Failed {
+        /// One line for people.
+        error: String,
+        /// Another attempt would fail as well.
+        for_good: bool,
     },
     /// Ask again later.
     StillUnknown {

@@ -214,6 +214,11 @@ impl Ending {
         (self.code == EXITED).then_some(self.status)
     }
 
+    /// The signal that ended it.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        matches!(self.code, KILLED | DUMPED).then_some(self.status)
+    }
+
     /// Puts the state of a unit that ended so into words: "failed (result exit-code, status 1)".
     pub(crate) fn describe(&self, unit: &Unit) -> String {
         let mut parts = Vec::new();

@@ -10,7 +10,7 @@ mod life;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
@@ -110,9 +110,10 @@ fn call() -> Call {
         attempt: 1,
         idempotency_key: "k-7f".to_owned(),
         inputs: json!({ "amount": "12.50" }),
-        outputs: json!({}),
+        outputs: Arc::new(json!({})),
         handles: Vec::new(),
         undoes: None,
+        allotted: None,
     }
 }
 
@@ -180,6 +181,7 @@ fn shown_found(found: &Found) -> String {
     match found {
         Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
         Found::NotApplied { evidence } => format!("not applied: {evidence}"),
+        Found::Failed { error, .. } => format!("failed: {error}"),
         Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
         Found::StillUnknown { reason, retry_after: Some(after) } => {
             format!("unknown for {after:?}: {reason}")

@@ -34,6 +34,14 @@ async fn an_overdue_step_leaves_doubt_and_nobody() {
 }
 
 #[tokio::test]
+async fn an_overdue_step_names_the_time_that_it_was_given_whatever_was_left_of_it() {
+    let step = step(sh("sleep 1000"), false);
+    let call = Call { allotted: Some(Duration::from_secs(10)), ..call() };
+    let answer = step.perform(&call, Duration::from_millis(100), &Kept::default()).await;
+    assert_eq!(shown(&answer), "unknown: not done within 10 s");
+}
+
+#[tokio::test]
 async fn a_fork_bomb_is_killed_with_its_group() {
     // A number of seconds that no other test sleeps for.
     let marker = format!("1001.{}", std::process::id());

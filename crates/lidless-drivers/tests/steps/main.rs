@@ -11,8 +11,8 @@ mod server;
 mod talk;
 
 use std::fs;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
@@ -51,9 +51,10 @@ fn call() -> Call {
         attempt: 2,
         idempotency_key: format!("k-{}-{number}", std::process::id()),
         inputs: json!({ "to": "alice" }),
-        outputs: json!({ "quote": { "price": 7 } }),
+        outputs: Arc::new(json!({ "quote": { "price": 7 } })),
         handles: Vec::new(),
         undoes: None,
+        allotted: None,
     }
 }
 
@@ -106,6 +107,7 @@ fn shown_found(found: &Found) -> String {
     match found {
         Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
         Found::NotApplied { evidence } => format!("not applied: {evidence}"),
+        Found::Failed { error, for_good } => format!("failed, for good {for_good}: {error}"),
         Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
         Found::StillUnknown { reason, retry_after: Some(after) } => {
             format!("unknown for {after:?}: {reason}")

@@ -10,7 +10,7 @@ use super::SqliteJournal;
 use super::chain::{Tip, row_hash};
 use super::fail::Named;
 use crate::JournalError;
-use crate::filing::{self, Filing, Subject};
+use crate::filing::{self, Filing, REMEMBERED_MAX, Subject};
 use crate::journal::already_there;
 
 /// Pages in the log (of 4 KiB, estimated) from which on `tidy` copies them into the file.
@@ -24,10 +24,9 @@ impl SqliteJournal {
     pub(super) fn append_batch(&mut self, records: &[Record]) -> Result<Seq, JournalError> {
         self.conn("append to")?;
         let known = already_there(&self.path, self.tip.seq, records)?;
-        let bodies =
-            records.iter().map(|record| filing::encode(&self.path, record)).collect::<Result<Vec<_>, _>>()?;
-        for (record, body) in records.iter().zip(&bodies).take(known) {
-            self.compare(record.seq, body)?;
+        // One by one, also below: a run pins all its steps in one record, and a batch may have a thousand of these.
+        for record in &records[..known] {
+            self.compare(record.seq, &filing::encode(&self.path, record)?)?;
         }
         if known == records.len() {
             return Ok(self.tip.seq);
@@ -40,9 +39,13 @@ impl SqliteJournal {
             None => load_filing(self.conn("append to")?, &self.path)?,
         };
         let conn = self.conn("append to")?;
-        let fresh = records.iter().zip(&bodies).skip(known);
-        let tip = write(conn, self.tip, &mut filing, fresh).named(&self.path, "append to")?;
-        let bytes: u64 = bodies.iter().skip(known).map(|body| body.len() as u64 + 200).sum();
+        let mut bytes = 0;
+        let encode = |record: &Record| {
+            let body = filing::encode(&self.path, record)?;
+            bytes += body.len() as u64 + 200;
+            Ok(body)
+        };
+        let tip = write(conn, &self.path, self.tip, &mut filing, &records[known..], encode)?;
         self.wal_pages += 6 + bytes / 4096;
         self.filing = Some(filing);
         self.tip = tip;
@@ -76,39 +79,50 @@ impl SqliteJournal {
     }
 }
 
-fn write<'a>(
+fn write(
     conn: &Connection,
+    path: &Path,
     mut tip: Tip,
     filing: &mut Filing,
-    fresh: impl Iterator<Item = (&'a Record, &'a String)>,
-) -> rusqlite::Result<Tip> {
+    fresh: &[Record],
+    mut encode: impl FnMut(&Record) -> Result<String, JournalError>,
+) -> Result<Tip, JournalError> {
+    let what = "append to";
     // Immediate: the write lock is taken before the first row, not half-way.
-    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate).named(path, what)?;
     {
-        let mut insert =
-            transaction.prepare("INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-        for (record, body) in fresh {
-            let service = filing.service_of(&record.event, |subject| look_up(&transaction, subject))?;
+        let mut insert = transaction
+            .prepare("INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
+            .named(path, what)?;
+        for record in fresh {
+            let body = encode(record)?;
+            if let Some(kind) = filing.is_cold(&record.event) {
+                filing.warm(kind, introduced_last(&transaction, kind).named(path, what)?);
+            }
+            let service = filing
+                .service_of(&record.event, |subject| look_up(&transaction, subject))
+                .named(path, what)?;
             let hash = row_hash(&tip.hash, record.seq, service, body.as_bytes());
-            insert.execute(params![
-                to_sql(record.seq.0),
-                record.at.wall_ms,
-                micros(record),
-                filing::kind(&record.event),
-                service.map(|id| id.0),
-                body,
-                tip.hash.as_slice(),
-                hash.as_slice(),
-            ])?;
+            insert
+                .execute(params![
+                    to_sql(record.seq.0),
+                    record.at.wall_ms,
+                    micros(record),
+                    filing::kind(&record.event),
+                    service.map(|id| id.0),
+                    body,
+                    tip.hash.as_slice(),
+                    hash.as_slice(),
+                ])
+                .named(path, what)?;
             tip = Tip { seq: record.seq, at: record.at, hash };
         }
-        transaction.execute(
-            "UPDATE head SET seq = ?1, hash = ?2 WHERE one = 1",
-            params![to_sql(tip.seq.0), tip.hash.as_slice()],
-        )?;
+        let mut head =
+            transaction.prepare("UPDATE head SET seq = ?1, hash = ?2 WHERE one = 1").named(path, what)?;
+        head.execute(params![to_sql(tip.seq.0), tip.hash.as_slice()]).named(path, what)?;
     }
     // An error in here leaves the outcome open; dropping the transaction then rolls back what is left of it.
-    transaction.commit()?;
+    transaction.commit().named(path, what)?;
     Ok(tip)
 }
 
@@ -123,6 +137,29 @@ fn look_up(conn: &Connection, subject: Subject) -> rusqlite::Result<Option<Servi
     )
     .optional()
     .map(|service| service.flatten().map(ServiceId))
+}
+
+/// Returns whose those subjects are that were introduced last, of one kind.
+fn introduced_last(conn: &Connection, of: Subject) -> rusqlite::Result<Vec<(u64, Option<ServiceId>)>> {
+    let (kind, field, _) = of.introduced_by();
+    let field = format!("\"{}\":", field.trim_start_matches("$."));
+    // The number is the first field of the event, and what follows may be long: a run has all its steps there.
+    let mut statement = conn.prepare(
+        "SELECT service, substr(body, 1, 400) FROM journal WHERE kind = ?1 ORDER BY seq DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![kind, to_sql(REMEMBERED_MAX as u64)], |row| {
+        Ok((row.get::<_, Option<u32>>(0)?, row.get::<_, String>(1)?))
+    })?;
+    let number = |begin: &str| {
+        let (_, rest) = begin.split_once(field.as_str())?;
+        rest.split(|other: char| !other.is_ascii_digit()).next()?.parse().ok()
+    };
+    let mut known = Vec::new();
+    for row in rows {
+        let (service, begin) = row?;
+        known.extend(number(&begin).map(|number| (number, service.map(ServiceId))));
+    }
+    Ok(known)
 }
 
 /// Returns whose checks are whose, as the last configuration says.

@@ -74,9 +74,10 @@ impl Context {
             attempt: 1,
             idempotency_key: "test".to_owned(),
             inputs: json!({}),
-            outputs: json!({}),
+            outputs: Arc::new(json!({})),
             handles: Vec::new(),
             undoes: None,
+            allotted: None,
         };
         Context::new(call, TEST_TIMEOUT, None)
     }
@@ -102,7 +103,7 @@ impl Context {
     /// For a test: with what a step before put out.
     #[must_use]
     pub fn with_output(self, step: &str, value: impl Serialize) -> Context {
-        self.with(|call| call.outputs[step] = json!(value))
+        self.with(|call| Arc::make_mut(&mut call.outputs)[step] = json!(value))
     }
 
     /// For a test: as this attempt, from 1.

@@ -1,6 +1,6 @@
 //! How is a pipeline put together? Named steps in their order, what is said about each, and where its runs are remembered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -123,9 +123,11 @@ impl Pipeline {
         if self.steps.is_empty() {
             return Err(PipelineError::NoSteps { pipeline: pipeline() });
         }
-        for (index, (step, made, options)) in self.steps.iter().enumerate() {
+        let mut names = HashSet::new();
+        for (step, made, options) in &self.steps {
+            let is_new = names.insert(step.as_str());
             let step = || step.clone();
-            if self.steps[..index].iter().any(|(name, ..)| *name == step()) {
+            if !is_new {
                 return Err(PipelineError::SameName { pipeline: pipeline(), step: step() });
             }
             let class = class(made, options);
@@ -217,6 +219,7 @@ fn step(name: &str, class: Class, options: &StepOptions) -> StepSpec {
             Class::Pure | Class::Idempotent | Class::Confirmable => options.tries,
             Class::OneShot => 0,
         },
+        adoptable: false,
     }
 }
 

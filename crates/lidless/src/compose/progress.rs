@@ -135,8 +135,8 @@ impl Progress {
             Confirmation::Applied { evidence, output } => {
                 self.done(index, json(output.as_ref().unwrap_or(evidence)));
             }
-            Confirmation::NotApplied { evidence } => {
-                self.not_done(index, StepOutcome::Failed, evidence);
+            Confirmation::NotApplied { evidence: reason } | Confirmation::Failed { reason, .. } => {
+                self.not_done(index, StepOutcome::Failed, reason);
             }
             Confirmation::StillUnknown { reason, .. } => self.doubt(index, reason),
         }

@@ -98,7 +98,7 @@ pub struct HttpCheckSettings {
 /// A port.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TcpCheckSettings {
-    /// HOST:PORT or [IPv6]:PORT.
+    /// `HOST:PORT` or `[IPv6]:PORT`.
     pub address: String,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lidless_core::engine::Engine;
 use lidless_drivers::process::ManagedProcess;
+use lidless_drivers::step::unit::Units;
 use lidless_store::{Journal, JournalError, SqliteJournal};
 
 use super::clock::Clock;
@@ -65,12 +66,15 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
     let replayed = recovered.replayed;
     // Without a journal nothing outlives us, and nothing of an earlier lidless is ours.
     let plugins = journal_path.map(MarkedPlugins::of_store);
+    let folder = state_dir.join("runs").join("units");
+    let units = if plugins.is_some() { Units::of_this_machine(&folder).map(Arc::new) } else { None };
     if let Some(plugins) = &plugins {
         slots::take_over(resolved, state_dir);
-        steps::end_leftovers(recovered.engine.state());
+        steps::end_leftovers(recovered.engine.state(), units.as_deref());
         plugins.end_leftovers(steps::LEFTOVERS_MAX);
     }
     let mut drivers = drivers::build(resolved, state_dir, &recovered.clock)?;
+    drivers.units = units;
     let managed = drivers.managed();
     if let Some(plugins) = plugins {
         drivers.plugins = plugins;

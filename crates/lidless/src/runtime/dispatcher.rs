@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lidless_core::check::{CheckOutcome, FailureKind};
+use lidless_core::check::CheckOutcome;
 use lidless_core::effect::{Command, Input, Reply, Turn};
 use lidless_core::engine::Engine;
 use lidless_core::event::Record;
@@ -12,6 +12,7 @@ use lidless_core::id::{CheckId, NoticeId, RunId, Seq, ServiceId};
 use lidless_core::state::CheckState;
 use lidless_core::time::Now;
 use lidless_drivers::check::Check;
+use lidless_drivers::step::{Call, Step};
 use lidless_store::{Writer, WriterOptions};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -25,8 +26,11 @@ use super::follow::Followers;
 use super::gather::Pace;
 use super::handle::{Drained, Handle, Keep, Message, Options, View};
 use super::ledge::Ledge;
-use super::outflow::{SILENT_MAX, WriterNews, tell};
-use super::scheduler::{Confirmed, Launch, Scheduler};
+use super::outflow::{SILENT_MAX, SNAPSHOT_EVERY, WriterNews, tell};
+use super::outputs::Outputs;
+use super::probed::no_driver;
+use super::scheduler::{Launch, Scheduler};
+use super::steps;
 use crate::telemetry::Counters;
 use crate::words::{Names, Told};
 
@@ -52,14 +56,18 @@ pub struct Daemon {
     pub(super) durable: Seq,
     pub(super) failed: Option<String>,
     pub(super) snapshot_at: Seq,
+    pub(super) snapshot_every: u64,
     pub(super) tasks: JoinSet<Done>,
     pub(super) acting: BTreeSet<(RunId, u32)>,
     /// By which attempts at steps are told that nobody wants them any more.
     pub(super) interrupts: BTreeMap<(RunId, u32), CancellationToken>,
+    /// What steps call that may have left something behind to be let go once what became of them is durable.
+    pub(super) kept: BTreeMap<(RunId, u32), (Arc<dyn Step>, Call)>,
     pub(super) messages: mpsc::WeakSender<Message>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) feed: broadcast::Sender<Arc<Told>>,
     pub(super) followers: Followers,
+    pub(super) outputs: Outputs,
     pub(super) pace: Pace,
     pub(super) names: Names,
     pub(super) counters: Counters,
@@ -74,9 +82,9 @@ pub struct Daemon {
     /// Who has taken a message that others have refused.
     pub(super) taken: BTreeMap<NoticeId, BTreeSet<usize>>,
     /// Failed hedges whose main probe has not ended yet.
-    held: BTreeMap<CheckId, Vec<(Duration, CheckOutcome)>>,
+    pub(super) held: BTreeMap<CheckId, Vec<(Duration, CheckOutcome)>>,
     /// Probes under way.
-    probing: usize,
+    pub(super) probing: usize,
     pub(super) probes: u64,
     draining: bool,
     pub(super) launches: Vec<Launch>,
@@ -116,13 +124,16 @@ impl Daemon {
             durable: seq,
             failed: None,
             snapshot_at: Seq(seq.0.saturating_sub(recovered.replayed)),
+            snapshot_every: SNAPSHOT_EVERY,
             tasks: JoinSet::new(),
             acting: BTreeSet::new(),
             interrupts: BTreeMap::new(),
+            kept: BTreeMap::new(),
             messages: messages.downgrade(),
             inbox,
             feed: feed.clone(),
             followers: Followers::default(),
+            outputs: Outputs::default(),
             pace: Pace::default(),
             names,
             counters,
@@ -176,12 +187,16 @@ impl Daemon {
     }
 
     fn begin(&mut self) {
+        self.tidy_run_logs();
         let state = self.engine.state();
         let mut checks = Vec::new();
         for (_, service, spec) in state.configured() {
             for (id, check) in service.checks.iter().zip(&spec.checks) {
                 checks.push((*id, check.every));
             }
+        }
+        if let Some(units) = &self.drivers.units {
+            self.tasks.spawn(effects::sweep(Arc::clone(units), steps::unsettled(state)));
         }
         let now = self.clock.now().monotonic;
         self.scheduler.sync(checks.iter().copied(), now);
@@ -248,6 +263,7 @@ impl Daemon {
     pub(super) fn ended(&mut self, now: Now, done: Result<Done, tokio::task::JoinError>) {
         match done {
             // Nothing new is begun any more: what this answer would lead to is for the next lidless.
+            Ok(Done::Tidied) => {}
             Ok(Done::Probed { .. } | Done::Changed { .. } | Done::Calendar(_)) if self.draining => {}
             Ok(Done::Calendar(looked)) => self.fire(looked),
             Ok(Done::Probed { check, began, hedge, outcome }) => {
@@ -270,62 +286,8 @@ impl Daemon {
                 self.scheduler.probe_at(check, self.clock.now().monotonic);
                 self.watch(check);
             }
+            Ok(Done::LetGo) => {}
             Err(err) => tracing::error!(error = %err, "A task was lost; this is a bug in lidless."),
-        }
-    }
-
-    fn probed(&mut self, now: Now, check: CheckId, began: Duration, outcome: CheckOutcome) {
-        self.answered(now, check, began, outcome);
-        let plan = self.engine.probe_plan(check, now.monotonic);
-        self.scheduler.ended(check, now.monotonic, plan);
-    }
-
-    fn answered(&mut self, now: Now, check: CheckId, began: Duration, outcome: CheckOutcome) {
-        let outcome = self.excuse(began, outcome);
-        self.turn_at(now, Input::Probed { check, began, outcome });
-    }
-
-    /// A probe that was not a hedge decides what the hedges beside it mean.
-    fn main_probed(&mut self, now: Now, check: CheckId, began: Duration, outcome: CheckOutcome) {
-        let failed = matches!(outcome, CheckOutcome::Fail { .. });
-        self.scheduler.main_ended(check, failed);
-        self.probed(now, check, began, outcome);
-        for (began, outcome) in self.held.remove(&check).unwrap_or_default() {
-            if failed {
-                self.answered(now, check, began, outcome);
-            }
-        }
-    }
-
-    /// A hedge had less time than the probe that it confirms: its failure counts only beside that one's.
-    fn hedge_probed(&mut self, now: Now, check: CheckId, began: Duration, group: u32, outcome: CheckOutcome) {
-        let failed = matches!(outcome, CheckOutcome::Fail { .. });
-        match self.scheduler.confirmed(check, group) {
-            Confirmed::Open if failed => self.held.entry(check).or_default().push((began, outcome)),
-            Confirmed::Void if failed => {}
-            Confirmed::Open | Confirmed::Void | Confirmed::Failed => {
-                self.answered(now, check, began, outcome)
-            }
-        }
-        let plan = self.engine.probe_plan(check, now.monotonic);
-        self.scheduler.ended(check, now.monotonic, plan);
-    }
-
-    /// A time-out while we were late ourselves says nothing about the target.
-    fn excuse(&self, began: Duration, outcome: CheckOutcome) -> CheckOutcome {
-        match outcome {
-            CheckOutcome::Fail { failure, .. }
-                if failure.kind == FailureKind::Timeout
-                    && !self.late_at.is_zero()
-                    && self.late_at >= began =>
-            {
-                CheckOutcome::Inconclusive {
-                    reason: format!("{}, but lidless itself was late", failure.detail),
-                }
-            }
-            CheckOutcome::Pass { .. } | CheckOutcome::Fail { .. } | CheckOutcome::Inconclusive { .. } => {
-                outcome
-            }
         }
     }
 
@@ -418,8 +380,4 @@ impl Daemon {
         self.drivers.plugins.stop().await;
         Drained { cut, writer: self.writer.take() }
     }
-}
-
-fn no_driver() -> CheckOutcome {
-    CheckOutcome::Inconclusive { reason: "no driver for this check".to_owned() }
 }

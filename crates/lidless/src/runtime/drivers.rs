@@ -18,12 +18,14 @@ use lidless_drivers::check::systemd::SystemdCheck;
 use lidless_drivers::check::tcp::TcpCheck;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::process::{Launcher, ManagedProcess, Orphan, ProcessSettings, StopSettings};
+use lidless_drivers::step::unit::Units;
 use lidless_drivers::systemd::Bus;
 
 use super::clock::Clock;
 use super::code::CodeSteps;
 use super::notify::Notifier;
 use super::plugins::MarkedPlugins;
+use super::run_logs::RunLogs;
 use super::slots;
 use crate::config::Resolved;
 use crate::config::settings::{self, CheckKind, RunKind, Value};
@@ -37,7 +39,9 @@ pub struct Drivers {
     managed: Vec<(String, Arc<ManagedProcess>)>,
     /// Processes that run on without a service.
     pub(super) orphans: Vec<Orphan>,
-    run_logs: PathBuf,
+    run_logs: RunLogs,
+    /// By which steps outlive us; none where they cannot, or where nobody would come after us.
+    pub(super) units: Option<Arc<Units>>,
     code: CodeSteps,
     pub(super) plugins: MarkedPlugins,
 }
@@ -63,7 +67,8 @@ impl Drivers {
             notifiers: Arc::new([]),
             managed: Vec::new(),
             orphans: Vec::new(),
-            run_logs,
+            run_logs: RunLogs::new(run_logs),
+            units: None,
             code,
             plugins: MarkedPlugins::default(),
         }
@@ -89,7 +94,7 @@ impl Drivers {
     }
 
     /// Where what runs have to say is kept.
-    pub(super) fn run_logs(&self) -> &Path {
+    pub(super) fn run_logs(&self) -> &RunLogs {
         &self.run_logs
     }
 
@@ -118,7 +123,8 @@ pub fn build(resolved: &Resolved, state_dir: &Path, clock: &Clock) -> Result<Dri
             notifiers: resolved.notify.iter().map(notifier).collect(),
             managed: Vec::new(),
             orphans: Vec::new(),
-            run_logs: state_dir.join("runs"),
+            run_logs: RunLogs::new(state_dir.join("runs")),
+            units: None,
             code: CodeSteps::default(),
             plugins: MarkedPlugins::default(),
         },

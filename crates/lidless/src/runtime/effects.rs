@@ -14,7 +14,8 @@ use lidless_core::spec::Action;
 use lidless_core::time::Now;
 use lidless_drivers::actuator::Actuator;
 use lidless_drivers::check::Check;
-use lidless_drivers::step::{Answer, Host};
+use lidless_drivers::step::unit::Units;
+use lidless_drivers::step::{Answer, Call, Host, Step};
 
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long a step that nobody wants any more may take to end by itself.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
+/// How long it may take to end, or to let go of, what outlives us.
+const END_MAX: Duration = Duration::from_secs(10);
+
 /// What a finished task has to say.
 #[derive(Debug)]
 pub(super) enum Done {
@@ -38,8 +42,12 @@ pub(super) enum Done {
     Delivered { notice: NoticeId, taken: BTreeSet<usize>, result: Result<(), String> },
     /// Something else ended, and this is for the engine.
     Input(Input),
+    /// Old words of runs are gone.
+    Tidied,
     /// A check's target has probably changed.
     Changed { check: CheckId },
+    /// Something was let go that nobody needs any more.
+    LetGo,
     /// Moments of calendars have come, or it is time to look anew.
     Calendar(Looked),
 }
@@ -98,18 +106,32 @@ pub(super) async fn step(
         interrupt.cancelled().await;
         tokio::time::sleep(INTERRUPT_GRACE).await;
     };
-    let outcome = tokio::select! {
+    let reason = tokio::select! {
         done = tokio::time::timeout(timeout + GRACE, performing) => match done {
             Ok(Ok(answer)) => {
                 keep(&answer, &log).await;
-                steps::outcome(answer)
+                return performed(of, steps::outcome(answer));
             }
-            Ok(Err(_)) => Outcome::Unknown { reason: "a bug in lidless: the step panicked".to_owned() },
-            Err(_) => Outcome::Unknown { reason: format!("the step did not answer within {timeout:?}") },
+            Ok(Err(_)) => "a bug in lidless: the step panicked".to_owned(),
+            Err(_) => format!("the step did not answer within {timeout:?}"),
         },
-        () = interrupted => Outcome::Unknown { reason: "cancelled while it was under way".to_owned() },
+        () = interrupted => "cancelled while it was under way".to_owned(),
     };
-    performed(of, outcome)
+    // Only what outlives us is still there: it would end by itself at its deadline at the latest.
+    drop(tokio::time::timeout(END_MAX, step.end(&call)).await);
+    performed(of, Outcome::Unknown { reason })
+}
+
+/// Lets go of what was kept of an attempt whose outcome is durable.
+pub(super) async fn forget(step: Arc<dyn Step>, call: Call) -> Done {
+    drop(tokio::time::timeout(END_MAX, step.forget(&call)).await);
+    Done::LetGo
+}
+
+/// Lets go of what is left of all attempts but these.
+pub(super) async fn sweep(units: Arc<Units>, keep: Vec<(String, u32)>) -> Done {
+    units.sweep(&keep).await;
+    Done::LetGo
 }
 
 /// Remembers by what an effect can be found again, also where a step says that only at its end: what takes it back needs it.

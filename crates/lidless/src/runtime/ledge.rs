@@ -61,6 +61,7 @@ impl Ledge {
         if !self.replies.iter().any(goes) {
             return;
         }
+        // Those that promise nothing may go before older ones.
         for waiting in std::mem::take(&mut self.replies) {
             if goes(&waiting) {
                 // Whoever asked may have gone; what was begun goes on.
@@ -73,11 +74,17 @@ impl Ledge {
 
     /// Takes off what is durable now. While the journal is not trusted, what moves value stays all the same.
     pub(super) fn durable(&mut self, seq: Seq, degraded: bool) -> (Vec<Effect>, Vec<Record>) {
-        let (stay, go): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.effects)
-            .into_iter()
-            .partition(|(upto, effect)| *upto > seq || (degraded && needs_journal(effect)));
-        self.effects = stay;
-        let effects = go.into_iter().map(|(_, effect)| effect).collect();
+        // They are in order: nearly always none of those behind the first that waits is looked at.
+        let count = self.effects.partition_point(|(upto, _)| *upto <= seq);
+        let (mut effects, mut stay) = (Vec::with_capacity(count), Vec::new());
+        for (upto, effect) in self.effects.drain(..count) {
+            if degraded && needs_journal(&effect) {
+                stay.push((upto, effect));
+            } else {
+                effects.push(effect);
+            }
+        }
+        stay.into_iter().rev().for_each(|waiting| self.effects.push_front(waiting));
         let count = self.records.partition_point(|record| record.seq <= seq);
         (effects, self.records.drain(..count).collect())
     }

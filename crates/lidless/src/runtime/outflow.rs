@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lidless_core::effect::{Effect, Input};
-use lidless_core::event::Outcome;
+use lidless_core::event::{Confirmation, Event, Outcome, Record};
 use lidless_core::id::{NoticeId, Seq};
+use lidless_core::kept::Keeping;
 use lidless_core::pipeline::plan::StepCall;
 use lidless_store::{SubmitError, WriterEvent};
 use tokio::sync::Notify;
@@ -19,7 +20,9 @@ use super::steps::{self, Calling};
 use crate::telemetry;
 
 /// A snapshot follows after so many records, so that start-up time does not grow with history.
-const SNAPSHOT_EVERY: u64 = 5_000;
+pub(super) const SNAPSHOT_EVERY: u64 = 5_000;
+/// One more for so many bytes of the last one: a large state is not written more often than what happens to it.
+const SNAPSHOT_BYTES_A_RECORD: u64 = 256;
 /// A writer that is so many records behind gets no snapshot to write.
 const BEHIND_MAX: u64 = 1_000;
 /// Longer than this nobody waits for the disk.
@@ -87,7 +90,7 @@ impl Daemon {
                     }
                 }
             }
-            self.snapshot(SNAPSHOT_EVERY);
+            self.snapshot(self.snapshot_every);
         }
         self.release();
     }
@@ -100,9 +103,10 @@ impl Daemon {
         if seq.0 - self.snapshot_at.0 < after || self.failed.is_some() || behind {
             return;
         }
-        match serde_json::to_vec(self.engine.state()) {
+        match serde_json::to_vec(&Keeping::of(self.engine.state())) {
             Ok(bytes) => {
                 self.snapshot_at = seq;
+                self.snapshot_every = SNAPSHOT_EVERY.max(bytes.len() as u64 / SNAPSHOT_BYTES_A_RECORD);
                 if let Err(err) = writer.snapshot(seq, bytes) {
                     tracing::warn!(error = %err, "Snapshot not written.");
                 }
@@ -118,13 +122,26 @@ impl Daemon {
             effects.extend(unjournalled);
             records.extend(told);
         }
+        for record in &records {
+            self.let_go(record);
+        }
+        let heard = self.feed.receiver_count() > 0;
         for record in records {
-            let told = self.names.tell(record);
-            telemetry::log(&told);
+            let logged = telemetry::is_read(&record.event);
+            let told = self.names.tell_where(record, heard || logged);
+            if logged {
+                telemetry::log(&told);
+            }
             self.counters.count(&told);
             self.followers.take(&told.record, self.durable);
-            // Nobody needs to listen.
-            drop(self.feed.send(Arc::new(told)));
+            if let Event::RunFinished { run, .. } = &told.record.event {
+                self.outputs.forget(*run);
+                self.tidy_run_logs();
+            }
+            if heard {
+                // Whoever listened may have gone.
+                drop(self.feed.send(Arc::new(told)));
+            }
         }
         self.followers.durable(self.durable);
         self.ledge.answer(self.durable, self.failed.is_some());
@@ -163,6 +180,7 @@ impl Daemon {
                         let timeout = deadline.saturating_sub(now);
                         match self.calling(of) {
                             Ok(calling) => {
+                                self.keep(of, &calling);
                                 let interrupt = CancellationToken::new();
                                 self.interrupts.insert((run, step), interrupt.clone());
                                 self.tasks.spawn(effects::step(calling, of, timeout, interrupt));
@@ -192,6 +210,9 @@ impl Daemon {
                     }
                     StepCall::External { .. } => {
                         let calling = self.calling(of);
+                        if let Ok(calling) = &calling {
+                            self.keep(of, calling);
+                        }
                         self.tasks.spawn(effects::confirm_step(calling, of, timeout));
                     }
                     StepCall::Nothing
@@ -203,7 +224,7 @@ impl Daemon {
             }
             Effect::Weigh { run, step, when } => {
                 let holds = match self.engine.state().runs.get(&run) {
-                    Some(run) => steps::weigh(run, step, &when),
+                    Some(run) => steps::weigh(run, &when, &self.outputs.of(run, step)),
                     None => return,
                 };
                 self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));
@@ -242,9 +263,45 @@ impl Daemon {
     }
 
     /// What an attempt at a step calls, from what its run has pinned.
-    fn calling(&self, of: Attempt) -> Result<Calling, String> {
+    fn calling(&mut self, of: Attempt) -> Result<Calling, String> {
         let run = self.engine.state().runs.get(&of.run).ok_or("the run is over")?;
-        steps::calling(run, of, &self.drivers, &self.messages)
+        steps::calling(run, of, self.outputs.of(run, of.step), &self.drivers, &self.messages)
+    }
+
+    /// Remembers what an attempt calls that may outlive us.
+    fn keep(&mut self, of: Attempt, calling: &Calling) {
+        if self.drivers.units.is_none() {
+            return;
+        }
+        let kept = (Arc::clone(&calling.step), calling.call.clone());
+        // Done once more without a word between: that it was is durable, and nobody asks about the one before.
+        if let Some((step, call)) = self.kept.insert((of.run, of.step), kept)
+            && call.attempt != of.attempt
+        {
+            self.tasks.spawn(effects::forget(step, call));
+        }
+    }
+
+    /// Lets go of what was kept of an attempt once the journal holds what became of it; until then it may be asked for again.
+    fn let_go(&mut self, record: &Record) {
+        let settled = match &record.event {
+            Event::StepOutcome { run, step, outcome, .. } if !matches!(outcome, Outcome::Unknown { .. }) => {
+                Some((*run, *step))
+            }
+            Event::StepConfirmed { run, step, answer, .. }
+                if !matches!(answer, Confirmation::StillUnknown { .. }) =>
+            {
+                Some((*run, *step))
+            }
+            Event::StepRetry { run, step, .. }
+            | Event::StepResolved { run, step, .. }
+            | Event::StepFailed { run, step, .. } => Some((*run, *step)),
+            _ => None,
+        };
+        let kept = settled.filter(|_| record.seq <= self.durable).and_then(|of| self.kept.remove(&of));
+        if let Some((step, call)) = kept {
+            self.tasks.spawn(effects::forget(step, call));
+        }
     }
 
     fn not_there(&mut self, of: Attempt, reason: String) {

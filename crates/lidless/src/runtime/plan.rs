@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::code;
 use super::effects::Attempt;
 use super::handle::View;
+use super::outputs::Outputs;
 use super::steps;
 use crate::words::span;
 
@@ -113,7 +114,7 @@ pub fn draft(view: &View<'_>, pipeline: &str, inputs: &str, from: Option<&str>) 
             StepCall::External { .. } => match steps::step(step, view.plugins) {
                 Ok(implementation) => {
                     let of = Attempt { run: run.id, step: index, attempt: 1 };
-                    let call = Box::new(steps::call(&run, step, of));
+                    let call = Box::new(steps::call(&run, step, of, Outputs::default().of(&run, of.step)));
                     Line::Ask { name, would, before, behind, step: implementation, call }
                 }
                 Err(why) => said(Would::Fail, format!("would be parked: {why}")),

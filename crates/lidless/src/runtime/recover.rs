@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use lidless_core::apply::IllegalEvent;
 use lidless_core::engine::Engine;
+use lidless_core::kept::Kept;
 use lidless_core::state::State;
 use lidless_core::time::Now;
 use lidless_store::{Journal, JournalError};
@@ -58,7 +59,8 @@ pub fn recover(journal: &mut dyn Journal, seed: u64) -> Result<Recovered, Recove
 /// A snapshot that this version cannot read is no snapshot: everything is replayed instead.
 fn snapshot(journal: &mut dyn Journal) -> Result<State, JournalError> {
     let Some((seq, bytes)) = journal.load_snapshot()? else { return Ok(State::default()) };
-    match serde_json::from_slice::<State>(&bytes) {
+    let kept = serde_json::from_slice::<Kept>(&bytes).map_err(|err| err.to_string());
+    match kept.and_then(|kept| kept.restore().map_err(str::to_owned)) {
         Ok(state) if state.seq == seq => Ok(state),
         Ok(_) => Ok(State::default()),
         Err(err) => {

@@ -170,6 +170,10 @@ impl Story {
                 self.stand(step, "failed", Some(evidence), at);
                 (Tone::Plain, format!("asked whether {name} took effect: it did not ({evidence})"))
             }
+            Confirmation::Failed { reason, .. } => {
+                self.stand(step, "failed", Some(reason), at);
+                (Tone::Plain, format!("asked what became of {name}: it failed ({reason})"))
+            }
             Confirmation::StillUnknown { reason, .. } => {
                 self.stand(step, "in_doubt", Some(reason), at);
                 (Tone::Doubt, format!("asked whether {name} took effect: nobody knows yet ({reason})"))

@@ -61,6 +61,7 @@ fn read(op: Op, body: serde_json::Map<String, Value>) -> Result<&'static str, St
         Op::Confirm => match found(body) {
             Found::Applied { .. } => Ok("confirmed"),
             Found::NotApplied { .. } => Ok("denied"),
+            Found::Failed { error, .. } => Err(error),
             Found::StillUnknown { retry_after: Some(_), .. } => Ok("not yet"),
             Found::StillUnknown { reason, retry_after: None } => Err(reason),
         },

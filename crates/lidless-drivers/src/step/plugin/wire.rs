@@ -107,7 +107,7 @@ impl Told {
             idempotency_key: call.idempotency_key.clone(),
             deadline: moment_in(left),
             inputs: call.inputs.clone(),
-            outputs: call.outputs.clone(),
+            outputs: Value::clone(&call.outputs),
             handles: call.handles.clone(),
             undoes: call.undoes.as_ref().map(undoes),
         }

@@ -124,7 +124,9 @@ impl<'a> Seen<'a> {
                         last.output = serde_json::from_str(&output).ok();
                     }
                 }
-                Confirmation::NotApplied { .. } | Confirmation::StillUnknown { .. } => {
+                Confirmation::NotApplied { .. }
+                | Confirmation::Failed { .. }
+                | Confirmation::StillUnknown { .. } => {
                     self.globals.say(&format!("   {}: {}", self.name(*step), line.text));
                 }
             },

@@ -133,6 +133,8 @@ pub struct StepExec {
     pub heartbeat: Option<Duration>,
     /// Whether it has handles kept.
     pub handles: bool,
+    /// Whether it may be a unit of systemd's.
+    pub may_be_unit: bool,
 }
 
 /// `call.plugin`.

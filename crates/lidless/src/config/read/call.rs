@@ -5,6 +5,7 @@ use lidless_core::spec::Action;
 use super::super::model::{Plugin, StepExec, StepPlugin, Work};
 use super::super::node::{Node, Value};
 use super::super::shape::{self, Shape};
+use super::super::units::Refused;
 use super::fields::{Fields, Reader};
 use super::request;
 use super::service::env;
@@ -30,7 +31,14 @@ pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Work>
 }
 
 fn exec(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<Work> {
-    let plain = |command| StepExec { command, dir: None, env: Vec::new(), heartbeat: None, handles: false };
+    let plain = |command| StepExec {
+        command,
+        dir: None,
+        env: Vec::new(),
+        heartbeat: None,
+        handles: false,
+        may_be_unit: true,
+    };
     let Value::Map(_) = &node.value else {
         return reader.argv(fields, "exec").map(|command| Work::Exec(plain(command)));
     };
@@ -41,6 +49,7 @@ fn exec(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<Wor
         env: env(reader, &fields),
         heartbeat: reader.duration(&fields, "heartbeat"),
         handles: reader.boolean(&fields, "handles") == Some(true),
+        may_be_unit: reader.parsed(&fields, "unit", unit).is_none_or(|unit| unit.value),
         ..plain(Vec::new())
     };
     Some(Work::Exec(StepExec { command: command?, ..exec }))
@@ -63,6 +72,14 @@ fn by_plugin(reader: &mut Reader<'_>, node: &Node) -> Option<StepPlugin> {
         Some(node) => request::json(reader, node),
     };
     Some(StepPlugin { name: name?, kind: kind?.value, settings: settings? })
+}
+
+fn unit(text: &str) -> Result<bool, Refused> {
+    match text {
+        "auto" => Ok(true),
+        "never" => Ok(false),
+        _ => Err(Refused::new("says nothing about a unit", "no such word", "write `auto` or `never`")),
+    }
 }
 
 fn service(reader: &mut Reader<'_>, node: &Node) -> Option<Work> {

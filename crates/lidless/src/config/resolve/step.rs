@@ -61,6 +61,7 @@ impl Resolver<'_> {
         };
         let timeout = if let StepCall::Require { .. } = call { REQUIRE_TIMEOUT } else { MINUTE };
         let (min, max) = step.backoff.unwrap_or((Duration::from_secs(1), MINUTE));
+        let adoptable = matches!(&step.work, Given::Good(Work::Exec(exec)) if may_outlive(exec));
         let tries = confirm.and_then(|confirm| confirm.tries).unwrap_or(TRIES);
         Some(StepSpec {
             name,
@@ -80,6 +81,7 @@ impl Resolver<'_> {
                 Class::Pure | Class::Idempotent => TRIES,
                 Class::OneShot => 0,
             },
+            adoptable,
             ..StepSpec::default()
         })
     }
@@ -206,6 +208,11 @@ impl Resolver<'_> {
         let help = "a placeholder is `{{ inputs.NAME }}`, `{{ outputs.STEP.NAME }}` or `{{ key }}`; the text `{{` is `{{ \"{{\" }}`";
         self.problems.push(problem.help(help));
     }
+}
+
+/// Whether it may go on without lidless: who has handles to keep, or must give signs of life, needs somebody who listens.
+fn may_outlive(exec: &StepExec) -> bool {
+    exec.may_be_unit && exec.heartbeat.is_none() && !exec.handles
 }
 
 fn answer(wanted: &Expectation) -> HttpAnswerSettings {

@@ -76,6 +76,12 @@ pub static CALL_EXEC: Shape = Shape {
             "true",
             "Whether it has handles kept while it works, by which its effect can be found. Default: false.",
         ),
+        key(
+            "unit",
+            Accepts::Words(&["auto", "never"]),
+            "never",
+            "Whether systemd runs it, where it can, so that it outlives lidless. Default: auto.",
+        ),
     ],
     one_of: &[],
     later: &["user"],

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::step::Undoes;
 
@@ -13,7 +15,7 @@ fn call() -> Call {
         attempt: 2,
         idempotency_key: "k-7f".to_owned(),
         inputs: json!({ "amount": 5, "to": "a/b c?é", "big": "18446744073709551616", "none": null, "ok": true }),
-        outputs: json!({ "QUOTE": { "prices": [{ "eur": 1.5 }] } }),
+        outputs: Arc::new(json!({ "QUOTE": { "prices": [{ "eur": 1.5 }] } })),
         handles: vec![json!("0xabc"), json!({ "nonce": 7 })],
         undoes: Some(Undoes {
             step: "book".to_owned(),
@@ -21,6 +23,7 @@ fn call() -> Call {
             output: json!({ "id": 9 }),
             handles: vec![json!("h")],
         }),
+        allotted: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is a plugin under test asked with? Keys that nobody has used, and the whole way of a step in one call.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,9 +60,10 @@ impl<'a> Bench<'a> {
             attempt: 1,
             idempotency_key: format!("conformance-{}-{}-{count}", since.as_nanos(), std::process::id()),
             inputs: self.inputs.clone(),
-            outputs: json!({}),
+            outputs: Arc::new(json!({})),
             handles: Vec::new(),
             undoes: None,
+            allotted: None,
         }
     }
 
@@ -149,9 +151,11 @@ impl<'a> Bench<'a> {
             (0, Found::Applied { evidence, .. }) => {
                 Err(format!("it confirms what was never performed: {evidence}"))
             }
-            (0, Found::NotApplied { .. } | Found::StillUnknown { .. }) => Ok(()),
+            (0, Found::NotApplied { .. } | Found::Failed { .. } | Found::StillUnknown { .. }) => Ok(()),
             (_, Found::Applied { .. }) => Ok(()),
-            (_, Found::NotApplied { evidence }) => Err(format!("it denies what it did: {evidence}")),
+            (_, Found::NotApplied { evidence } | Found::Failed { error: evidence, .. }) => {
+                Err(format!("it denies what it did: {evidence}"))
+            }
             // It may be a while until it can tell.
             (_, Found::StillUnknown { retry_after: Some(_), .. }) => Ok(()),
             (_, Found::StillUnknown { reason, retry_after: None }) => {
