@@ -11,7 +11,7 @@ use super::super::units::nearest;
 use super::dependencies::{SUGGESTIONS_MAX, cycles, suggest};
 
 /// More steps than this in one pipeline, with those that it takes up, are a mistake.
-const STEPS_MAX: usize = 1000;
+const STEPS_MAX: usize = 20_000;
 
 /// Reports steps whose services or pipelines are not there, or cannot do what is asked.
 pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
