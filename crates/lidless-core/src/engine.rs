@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::apply::{IllegalEvent, same_boot};
 use crate::check::CheckOutcome;
-use crate::effect::{Effect, Input, ProbePlan, Turn};
+use crate::effect::{Effect, Input, Turn};
 use crate::event::{Confirmation, Event, Notice, Outcome, Record, Verdict};
-use crate::health::Health;
 use crate::id::{CheckId, RunId};
 use crate::pipeline::plan::Purpose;
 use crate::pipeline::run::{Phase, Run};
@@ -19,7 +18,7 @@ use crate::state::State;
 use crate::time::{Now, whole_micros};
 pub use crate::turning::Observed;
 use crate::turning::{Scratch, Turning};
-use crate::{command, configure, outbox, policy, watch};
+use crate::{command, configure, outbox, policy, wakes, watch};
 
 /// Without anything else to record, the journal is marked this often: so exact is "not measured" after a crash.
 pub const MARK_EVERY: Duration = Duration::from_secs(60);
@@ -30,8 +29,8 @@ pub const MARK_SLACK: Duration = Duration::from_secs(5);
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
-    state: State,
-    scratch: Scratch,
+    pub(crate) state: State,
+    pub(crate) scratch: Scratch,
     seed: u64,
     /// `next_wake` as of the last turn that changed anything.
     wake: Option<Duration>,
@@ -83,7 +82,13 @@ impl Engine {
         t.scratch.over.clear();
         let turn = t.turn;
         if ticked || !turn.events.is_empty() || self.scratch.wakes.is_stale() {
-            self.wake = self.find_wake();
+            self.wake = wakes::first(&mut Turning {
+                now: self.state.at,
+                seed: self.seed,
+                turn: Turn::default(),
+                state: &mut self.state,
+                scratch: &mut self.scratch,
+            });
         }
         turn
     }
@@ -128,71 +133,6 @@ impl Engine {
     /// When `Input::Tick` is due, in engine time. None while there is nothing to wait for.
     pub fn next_wake(&self) -> Option<Duration> {
         self.wake
-    }
-
-    /// How to probe a check next.
-    pub fn probe_plan(&self, id: CheckId, now: Duration) -> ProbePlan {
-        let Some(spec) = self.state.check_spec(id) else {
-            return ProbePlan {
-                after: MARK_EVERY,
-                every: MARK_EVERY,
-                hedges: 0,
-                timeout: Duration::from_secs(1),
-            };
-        };
-        let check = &self.state.checks[id.index()];
-        let service = &self.state.services[check.service.index()];
-        let quick = spec.confirm_every.min(spec.every);
-        let wanted = |fails: u32| spec.fail_after.saturating_sub(fails + 1);
-        // Once all is well after an act, it is watched as ever.
-        let run = self.state.run_of(check.service);
-        let run = run.filter(|run| !self.scratch.well_since.contains_key(&run.id));
-        let (after, hedges) = match (run.map(Run::focus_phase), check.health) {
-            // Eager at first, then after a quarter of the time waited so far: a slow starter is not hammered.
-            (Some(Phase::Verifying { from, .. }), _) => {
-                let waited = now.saturating_sub(*from) / 4;
-                (waited.max(quick / 10).min(spec.every), 0)
-            }
-            (Some(_), _) => (spec.every, 0),
-            (None, Health::Suspect { fails }) => (quick, wanted(fails)),
-            (None, Health::Recovering { .. }) => (quick, 0),
-            (None, Health::Up | Health::Unknown) => (spec.every, wanted(0)),
-            (None, Health::Down) => {
-                let due = service.not_before.max(service.given_up.unwrap_or_default());
-                let until = if due > now { (due - now).max(quick) } else { spec.every };
-                (until.min(spec.every), 0)
-            }
-        };
-        ProbePlan { after, every: spec.every, hedges, timeout: spec.timeout }
-    }
-
-    fn find_wake(&mut self) -> Option<Duration> {
-        let t = Turning {
-            now: self.state.at,
-            seed: self.seed,
-            turn: Turn::default(),
-            state: &mut self.state,
-            scratch: &mut self.scratch,
-        };
-        let all = || t.state.runs.keys().copied().collect();
-        let touched = t.scratch.wakes.take_touched().unwrap_or_else(all);
-        for run in &touched {
-            let wake = t.state.runs.get(run).and_then(|run| clock::wake(&t, run));
-            t.scratch.wakes.set(*run, wake);
-        }
-        t.scratch.wakes.put_back(touched);
-        debug_assert_eq!(
-            t.scratch.wakes.first(),
-            t.state.runs.values().filter_map(|run| clock::wake(&t, run)).min(),
-            "whatever moves a run touches it"
-        );
-        let due =
-            |(id, owed): (&_, &outbox::Owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at);
-        let owed = t.scratch.wakes.owed.unwrap_or_else(|| t.state.outbox.iter().map(due).min());
-        let schedule = t.scratch.wakes.schedule.unwrap_or_else(|| start::wake(&t));
-        (t.scratch.wakes.owed, t.scratch.wakes.schedule) = (Some(owed), Some(schedule));
-        let mark = t.state.running.then(|| t.state.at.monotonic + MARK_EVERY);
-        [t.scratch.wakes.first(), owed, schedule, mark].into_iter().flatten().min()
     }
 }
 

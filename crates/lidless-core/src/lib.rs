@@ -3,6 +3,7 @@
 //! `Engine::handle` is the only place that decides, `State::apply` the only place that changes durable state. The daemon,
 //! the simulator and the report run this same code.
 
+mod applied_config;
 pub mod apply;
 mod because;
 pub mod check;
@@ -20,6 +21,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod pipeline;
 pub mod policy;
+mod probing;
 pub mod report;
 pub mod spec;
 pub mod state;

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::engine::MARK_EVERY;
 use crate::event::Event;
 use crate::id::RunId;
+use crate::outbox;
+use crate::pipeline::{clock, start};
+use crate::turning::Turning;
 
 /// When runs, messages and schedules are due, in engine time.
 #[derive(Debug)]
@@ -148,4 +152,27 @@ impl Wakes {
         due.sort_unstable();
         Some(due)
     }
+}
+
+/// Looks again at what may have changed, and returns when `Input::Tick` is due.
+pub(crate) fn first(t: &mut Turning<'_>) -> Option<Duration> {
+    let all = || t.state.runs.keys().copied().collect();
+    let touched = t.scratch.wakes.take_touched().unwrap_or_else(all);
+    for run in &touched {
+        let wake = t.state.runs.get(run).and_then(|run| clock::wake(t, run));
+        t.scratch.wakes.set(*run, wake);
+    }
+    t.scratch.wakes.put_back(touched);
+    debug_assert_eq!(
+        t.scratch.wakes.first(),
+        t.state.runs.values().filter_map(|run| clock::wake(t, run)).min(),
+        "whatever moves a run touches it"
+    );
+    let due =
+        |(id, owed): (&_, &outbox::Owed)| t.scratch.delivering.get(id).copied().unwrap_or(owed.retry_at);
+    let owed = t.scratch.wakes.owed.unwrap_or_else(|| t.state.outbox.iter().map(due).min());
+    let schedule = t.scratch.wakes.schedule.unwrap_or_else(|| start::wake(t));
+    (t.scratch.wakes.owed, t.scratch.wakes.schedule) = (Some(owed), Some(schedule));
+    let mark = t.state.running.then(|| t.state.at.monotonic + MARK_EVERY);
+    [t.scratch.wakes.first(), owed, schedule, mark].into_iter().flatten().min()
 }
