@@ -1,11 +1,11 @@
 //! How does a process become the service? The launcher: a second role of our own binary.
 //!
-//! lidless starts itself as `lidless __launch SLOT`, with a [`LaunchRequest`] on stdin. The launcher takes the slot's lock,
+//! lidless starts itself as `lidless __launch SLOT`, with a `LaunchRequest` on stdin. The launcher takes the slot's lock,
 //! makes sure that no instance lives, records *itself* as the instance, and then becomes the service by `exec`, which keeps
 //! pid and start time. Nothing of lidless needs to be alive for that; and whoever comes second finds the first one's record.
 //!
 //! It reports on its first stdout, a pipe: nothing but the end of the file means that `exec` succeeded, for the pipe's
-//! other end closes on `exec`. Anything else is one [`Report`]. No runtime, no threads: it is done in about a millisecond.
+//! other end closes on `exec`. Anything else is one `Report`. No runtime, no threads: it is done in about a millisecond.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -45,7 +45,7 @@ pub struct Kind {
 /// What is wrong with the settings of a step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SettingProblem {
-    /// Where: "accounts[0].iban". Empty: the settings as a whole.
+    /// Where: `accounts[0].iban`. Empty: the settings as a whole.
     #[serde(default)]
     pub path: String,
     /// What is wrong, as a lower-case fragment.
