@@ -90,10 +90,25 @@ fn cancel(t: &mut Turning<'_>, id: RunId, by: String) -> Result<(), Refusal> {
         return Err(Refusal::NotNow("it is an act on a service, and ends by itself"));
     }
     let undoes = |step| run.spec(step).is_some_and(|spec| spec.undoes.is_some());
-    let stuck = run.open_steps().find_map(|(step, phase)| match phase {
-        Phase::Stuck { reason } => Some((step, reason.clone())),
-        Phase::Parked { reason } if undoes(step) && !run.owes_an_answer(step) => Some((step, reason.clone())),
-        _ => None,
+    let stuck = run.open_steps().find_map(|(step, phase)| {
+        let (reason, left) = match phase {
+            Phase::Stuck { reason } => (reason, true),
+            Phase::Parked { reason } => (reason, undoes(step) && !run.owes_an_answer(step)),
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Awaiting { .. }
+            | Phase::Resting { .. }
+            | Phase::Calling { .. }
+            | Phase::InFlight { .. }
+            | Phase::Verifying { .. }
+            | Phase::InDoubt { .. }
+            | Phase::Failed { .. }
+            | Phase::Held { .. }
+            | Phase::Applied
+            | Phase::Undone
+            | Phase::Skipped { .. } => return None,
+        };
+        left.then(|| (step, reason.clone()))
     });
     if stuck.is_none() && run.cancelled {
         return Err(Refusal::NotNow("it is being cancelled already"));
@@ -123,16 +138,27 @@ fn resolve(
 ) -> Result<(), Refusal> {
     let run = t.state.runs.get(&id).ok_or(Refusal::NotFound)?;
     let Some(step) = run.step_named(name) else { return Err(Refusal::NotNow("it has no such step")) };
+    let undoes = run.spec(step).is_some_and(|spec| spec.undoes.is_some());
     match run.phase(step) {
         // Also before the last question was asked: whoever knows need not wait.
         Phase::Held { .. } | Phase::InDoubt { .. } => {}
-        Phase::Parked { .. } if run.owes_an_answer(step) => {}
-        Phase::Parked { .. } if says.0 && run.spec(step).is_some_and(|spec| spec.undoes.is_some()) => {}
+        Phase::Parked { .. } if run.owes_an_answer(step) || (says.0 && undoes) => {}
         Phase::Stuck { .. } if says.0 => {}
         Phase::Stuck { .. } => {
             return Err(Refusal::NotNow("that it had no effect is known: resume the run, or cancel it"));
         }
-        _ => return Err(Refusal::NotNow("nobody is in doubt about the step")),
+        Phase::Idle
+        | Phase::Waiting { .. }
+        | Phase::Awaiting { .. }
+        | Phase::Resting { .. }
+        | Phase::Calling { .. }
+        | Phase::InFlight { .. }
+        | Phase::Verifying { .. }
+        | Phase::Parked { .. }
+        | Phase::Failed { .. }
+        | Phase::Applied
+        | Phase::Undone
+        | Phase::Skipped { .. } => return Err(Refusal::NotNow("nobody is in doubt about the step")),
     }
     settle::resolved(t, id, step, says, by);
     Ok(())

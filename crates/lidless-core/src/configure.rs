@@ -86,6 +86,9 @@ fn assign(t: &Turning<'_>, spec: &Spec) -> (Vec<ServiceId>, Vec<Vec<CheckId>>) {
 /// What no heal looks after would otherwise stay down for good. After a boot of the machine everything is down, for a
 /// reason that says nothing of the service; within one boot, what said "do not restart me" is left alone.
 fn bring_up(t: &mut Turning<'_>) {
+    if t.scratch.orders_only {
+        return;
+    }
     let new_boot = std::mem::take(&mut t.scratch.new_boot);
     let managed: Vec<_> = t
         .state

@@ -91,6 +91,8 @@ pub enum Input {
     StoreMended,
     /// Time went by: `Engine::next_wake` has come.
     Tick,
+    /// From here on nothing begins but what a person orders: no heal, no start of a service, no schedule and no trigger.
+    OrdersOnly,
     /// lidless is about to end: what is under way may still answer, and nothing more is begun.
     Ending,
     /// lidless is asked to end.

@@ -166,6 +166,7 @@ fn route(t: &mut Turning<'_>, input: Input) {
             }
         }
         Input::Tick => tick(t),
+        Input::OrdersOnly => (t.scratch.orders_only, t.scratch.wakes.schedule) = (true, None),
         Input::Ending => t.scratch.ending = true,
         Input::Stopping { why } => t.emit(Event::Stopped { why }),
     }

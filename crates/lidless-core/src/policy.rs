@@ -118,7 +118,7 @@ pub(crate) fn budget_spent(t: &Turning<'_>, service: ServiceId) -> Option<Durati
 
 /// Acts on what was decided. Called in a turn that brought a failing answer of the service's incident.
 pub(crate) fn consider(t: &mut Turning<'_>, service: ServiceId) {
-    if t.state.services[service.index()].run.is_some() {
+    if t.scratch.orders_only || t.state.services[service.index()].run.is_some() {
         return;
     }
     let Some(incident) = t.state.incident_of(service) else { return };

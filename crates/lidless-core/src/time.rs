@@ -26,6 +26,27 @@ pub fn whole_micros(time: Duration) -> Duration {
     Duration::new(time.as_secs(), time.subsec_micros() * 1_000)
 }
 
+/// Writes a span of time as people do: "340 ms", "2.1 s", "4 min 10 s", "2 h 5 min", "3 d 4 h".
+pub fn span(time: Duration) -> String {
+    let secs = time.as_secs();
+    match secs {
+        0 if time.as_micros() < 1000 => format!("{} µs", time.as_micros()),
+        0 => format!("{} ms", time.as_millis()),
+        1..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{secs} s"),
+        60..3600 => two((secs / 60, "min"), (secs % 60, "s")),
+        3600..86_400 => two((secs / 3600, "h"), (secs % 3600 / 60, "min")),
+        _ => two((secs / 86_400, "d"), (secs % 86_400 / 3600, "h")),
+    }
+}
+
+fn two(large: (u64, &str), small: (u64, &str)) -> String {
+    match small.0 {
+        0 => format!("{} {}", large.0, large.1),
+        count => format!("{} {} {count} {}", large.0, large.1, small.1),
+    }
+}
+
 /// Serialises a `Duration` as whole microseconds.
 pub mod micros {
     use std::time::Duration;

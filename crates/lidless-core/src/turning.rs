@@ -38,6 +38,8 @@ pub(crate) struct Scratch {
     pub(crate) acted_for: Vec<(RunId, u32, Outcome)>,
     /// Runs of pipelines, and incidents, that are over within this turn: the record, and whose it was.
     pub(crate) over: Vec<(Seq, Whose)>,
+    /// Nothing begins but what a person orders.
+    pub(crate) orders_only: bool,
     /// lidless is about to end: nothing more is begun.
     pub(crate) ending: bool,
     /// A run is over within this turn: others may have waited for it.

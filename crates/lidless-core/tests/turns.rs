@@ -220,3 +220,22 @@ fn a_restart_that_did_not_help_is_not_done_again() {
          | started retry VERIFY?2 VERIFY=unknown failed BOUNCE=refused failed",
     );
 }
+
+#[test]
+fn where_only_orders_count_nothing_is_healed_scheduled_or_triggered() {
+    let opened = Trigger::Incident { services: vec!["db".to_owned()], when: IncidentMoment::Opened };
+    let spec = with(vec![
+        triggered("a", vec![Trigger::Every { every: 30 * S }, opened]),
+        pipeline("b", &["B"], |_| {}),
+    ]);
+    let mut story = script::Story::begin(&spec);
+    story.feed(lidless_core::effect::Input::OrdersOnly);
+    assert_eq!(story.tell("fail fail fail"), "db=suspect(1) db=suspect(2) db=down open#1");
+    assert_eq!(story.tell("+40s"), "");
+    assert_eq!(story.tell("run(1)"), "run1:pipeline B?1 >B started(run-1)");
+    // The next lidless does what this one left.
+    assert_eq!(story.tell("crash"), "started B=unknown retry B?2 >B");
+    assert_eq!(story.tell("+1s"), "run2:pipeline a?1 >a");
+    assert_eq!(story.tell("fail"), "run3:heal RESTART?1 >RESTART");
+    story.end();
+}

@@ -52,6 +52,7 @@ impl Said {
             | Input::Delivered { .. }
             | Input::Handle { .. }
             | Input::Ending
+            | Input::OrdersOnly
             | Input::Weighed { .. }
             | Input::Command(
                 Command::Run { .. }

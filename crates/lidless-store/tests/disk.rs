@@ -1,42 +1,22 @@
 //! What happens when the disk is really full, or really fails?
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "support/small_disk.rs"]
+mod small_disk;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lidless_core::id::Seq;
 use lidless_store::conformance::records;
 use lidless_store::{Journal, JournalError, SqliteJournal, Writer, WriterEvent, WriterOptions, verify};
-
-/// Names the directory to a child; without it the children's tests have nothing to do.
-const DIRECTORY: &str = "LIDLESS_STORE_TEST_DISK";
+use small_disk::{DIRECTORY, OWN_MOUNTS, child, succeed};
 
 /// Longer than any of this takes, shorter than a person's patience.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Runs one of the tests below in a shell that has prepared its surroundings.
-fn child(shell: &[&str], prepare: &str, test: &str, directory: &Path) -> Output {
-    let script = format!("{prepare} && exec \"$0\" {test} --exact --nocapture");
-    Command::new(shell[0])
-        .args(&shell[1..])
-        .args(["sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .env(DIRECTORY, directory)
-        .output()
-        .unwrap()
-}
-
-fn succeed(output: &Output) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(out.contains("done"), "the child did its work\n{out}\n{err}");
-}
-
-/// The namespace that holds the small disk ends with the child, and the disk with it.
-const OWN_MOUNTS: [&str; 4] = ["unshare", "--mount", "--propagation", "private"];
 
 #[test]
 fn a_full_disk_loses_nothing_and_is_written_again_when_there_is_space() {

@@ -1,10 +1,13 @@
 //! What becomes of runs when the disk is really full, really fails, or lies?
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "support/small_disk.rs"]
+mod small_disk;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 
 use lidless_core::id::Seq;
@@ -14,28 +17,9 @@ use lidless_store::runstore::{
     SqliteRunStore, StoreError, WatchError, append_settled,
 };
 use rusqlite::Connection;
+use small_disk::{DIRECTORY, OWN_MOUNTS, child, succeed};
 
-/// Names the directory to a child; without it the children's tests have nothing to do.
-const DIRECTORY: &str = "LIDLESS_STORE_TEST_DISK_RUNSTORE";
 const TTL: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Runs one of the tests below in a shell that has prepared its surroundings.
-fn child(shell: &[&str], prepare: &str, test: &str, directory: &Path) -> Output {
-    let script = format!("{prepare} && exec \"$0\" {test} --exact --nocapture");
-    Command::new(shell[0])
-        .args(&shell[1..])
-        .args(["sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .env(DIRECTORY, directory)
-        .output()
-        .unwrap()
-}
-
-fn succeed(output: &Output) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(out.contains("done"), "the child did its work\n{out}\n{err}");
-}
 
 fn open(path: &Path) -> SqliteRunStore {
     SqliteRunStore::open(path, Arc::new(ManualClock::new())).unwrap()
@@ -72,13 +56,12 @@ fn on_a_full_disk_nothing_is_written_and_it_goes_on_when_there_is_space() {
     let directory = tempfile::tempdir().unwrap();
     let mount = format!("mount -t tmpfs -o size=1m none '{}'", directory.path().display());
     // The namespace that holds the small disk ends with the child, and the disk with it.
-    let own_mounts = ["unshare", "--mount", "--propagation", "private"];
-    let can = Command::new(own_mounts[0]).args(&own_mounts[1..]).args(["sh", "-c", &mount]).output();
+    let can = Command::new(OWN_MOUNTS[0]).args(&OWN_MOUNTS[1..]).args(["sh", "-c", &mount]).output();
     if !can.is_ok_and(|output| output.status.success()) {
         println!("skipped: mounting a small disk needs root (CAP_SYS_ADMIN) and `unshare`");
         return;
     }
-    succeed(&child(&own_mounts, &mount, "child_fills_its_disk_with_runs", directory.path()));
+    succeed(&child(&OWN_MOUNTS, &mount, "child_fills_its_disk_with_runs", directory.path()));
 }
 
 #[test]

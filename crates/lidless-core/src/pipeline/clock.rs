@@ -9,6 +9,7 @@ use crate::pipeline::drive::{self, ANSWER_GRACE};
 use crate::pipeline::plan::{Class, StepCall, StepSpec};
 use crate::pipeline::run::{Phase, Run};
 use crate::pipeline::{settle, undo};
+use crate::time::span;
 use crate::turning::Turning;
 
 /// Takes up a run after a crash of lidless: what was in flight is in doubt now.
@@ -142,7 +143,7 @@ fn tick_step(t: &mut Turning<'_>, id: RunId, step: u32) {
             let within = spec.approve.as_ref().map(|approve| approve.within).unwrap_or_default();
             let why = match drive::out_of_time(t, run, None) {
                 Some(why) if t.now.monotonic < *until => why,
-                Some(_) | None => format!("nobody approved it within {within:?}"),
+                Some(_) | None => format!("nobody approved it within {}", span(within)),
             };
             undo::give_up(t, id, step, why);
         }

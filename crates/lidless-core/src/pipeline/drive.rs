@@ -11,7 +11,7 @@ use crate::pipeline::run::{Phase, Run};
 use crate::pipeline::{settle, start, undo};
 use crate::policy;
 use crate::spec::Action;
-use crate::time::whole_micros;
+use crate::time::{span, whole_micros};
 use crate::turning::Turning;
 
 /// How long past its deadline an effect may stay unanswered before the engine gives up waiting for the driver.
@@ -196,21 +196,19 @@ pub(crate) fn out_of_time(t: &Turning<'_>, run: &Run, step: Option<u32>) -> Opti
         if let (Some(within), Some(first)) = (spec.within, state.first)
             && now >= first + within
         {
-            return Some(with_last(&format!("its time of {within:?} is over"), &state.phase));
+            return Some(with_last(format!("its time of {} is over", span(within)), &state.phase));
         }
         if spec.undoes.is_some() {
             return None;
         }
     }
     let time = run.plan.deadline.filter(|time| now >= run.clock_from + *time)?;
-    Some(format!("the run's time of {time:?} is over"))
+    Some(format!("the run's time of {} is over", span(time)))
 }
 
-fn with_last(text: &str, phase: &Phase) -> String {
-    match phase {
-        Phase::Failed { reason } => format!("{text}; the last attempt: {reason}"),
-        _ => text.to_owned(),
-    }
+fn with_last(text: String, phase: &Phase) -> String {
+    let Phase::Failed { reason } = phase else { return text };
+    format!("{text}; the last attempt: {reason}")
 }
 
 fn ask_a_person(t: &mut Turning<'_>, id: RunId, step: u32, name: &str, approve: &Approve) {

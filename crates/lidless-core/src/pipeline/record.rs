@@ -319,14 +319,14 @@ impl Run {
     fn applied(&mut self, step: u32, output: Option<&str>) -> Legal {
         let spec = self.spec(step).ok_or("no such step")?;
         let undoes = spec.undoes;
-        self.at(step)?.doubt = false;
-        let spec = self.spec(step).ok_or("no such step")?;
         let says = matches!(
             spec.call,
             StepCall::External { .. } | StepCall::Require { .. } | StepCall::Service { .. }
         );
+        let state = self.at(step)?;
+        state.doubt = false;
         if let Some(output) = output.filter(|_| says) {
-            self.at(step)?.output = Some(Arc::from(output));
+            state.output = Some(Arc::from(output));
         }
         match undoes {
             None => self.settled(step, Phase::Applied),

@@ -105,7 +105,7 @@ pub(crate) fn doubt(t: &mut Turning<'_>, id: RunId, step: u32) {
     }
     match spec.class {
         // Nothing is lost by not knowing.
-        Class::Pure if leaves => undo::give_up_quietly(t, id, step, reason),
+        Class::Pure if leaves => t.emit(Event::StepFailed { run: id, step, reason }),
         Class::Idempotent if leaves && must_know && tries_left => drive::again(t, id, step),
         Class::Idempotent if leaves && !must_know => {
             let why = format!("cancelled, and nobody knows whether it took effect: {reason}");

@@ -10,7 +10,7 @@ use crate::pipeline::drive;
 use crate::pipeline::plan::{Plan, Purpose};
 use crate::pipeline::run::Run;
 use crate::spec::PipelineSpec;
-use crate::time::whole_micros;
+use crate::time::{span, whole_micros};
 use crate::trigger::{IncidentMoment, RunEnd, Trigger};
 use crate::turning::{Turning, Whose};
 
@@ -110,6 +110,9 @@ pub(crate) fn next_in_line(t: &mut Turning<'_>, after: RunId) -> Option<RunId> {
 
 /// Begins the runs whose moment has come.
 pub(crate) fn tick(t: &mut Turning<'_>) {
+    if t.scratch.orders_only {
+        return;
+    }
     let spec = Arc::clone(&t.state.spec);
     for pipeline in &spec.pipelines {
         for trigger in &pipeline.triggers {
@@ -132,14 +135,15 @@ fn every_so_often(t: &mut Turning<'_>, pipeline: &PipelineSpec, every: Duration)
         let count = u64::from(times);
         return t.emit(Event::TriggerMissed { pipeline: pipeline.name.clone(), due, count, why });
     }
-    let by = format!("every {every:?}");
+    let by = format!("every {}", span(every));
     let ordered = order(t, &pipeline.name, Order { by, due: Some(due), ..Order::default() });
     debug_assert!(ordered.is_ok(), "it is configured, and none is under way");
 }
 
 /// When the next run of a schedule begins, in engine time.
 pub(crate) fn wake(t: &Turning<'_>) -> Option<Duration> {
-    let pipelines = t.state.spec.pipelines.iter().filter(|_| t.state.running);
+    let begins = t.state.running && !t.scratch.orders_only;
+    let pipelines = t.state.spec.pipelines.iter().filter(|_| begins);
     let next = pipelines.flat_map(|pipeline| {
         let last = t.state.schedules.get(&pipeline.name).and_then(|schedule| schedule.every);
         pipeline.triggers.iter().filter_map(move |trigger| match trigger {
@@ -154,7 +158,8 @@ pub(crate) fn wake(t: &Turning<'_>) -> Option<Duration> {
 /// of a pipeline, however often it is told.
 pub(crate) fn follow(t: &mut Turning<'_>, from: usize) -> usize {
     let upto = t.turn.events.len();
-    if t.state.spec.pipelines.iter().all(|pipeline| pipeline.triggers.is_empty()) {
+    let none = t.state.spec.pipelines.iter().all(|pipeline| pipeline.triggers.is_empty());
+    if none || t.scratch.orders_only {
         return upto;
     }
     for at in from..upto {

@@ -32,11 +32,6 @@ pub(crate) fn give_up(t: &mut Turning<'_>, id: RunId, step: u32, reason: String)
     }
 }
 
-/// Leaves a step alone that changes nothing, in a run that goes forward no more.
-pub(crate) fn give_up_quietly(t: &mut Turning<'_>, id: RunId, step: u32, reason: String) {
-    t.emit(Event::StepFailed { run: id, step, reason });
-}
-
 /// Takes a run on that goes forward no more; false while it must wait for something, or is over.
 pub(crate) fn turn(t: &mut Turning<'_>, id: RunId) -> bool {
     let Some(run) = t.state.runs.get(&id) else { return false };

@@ -2,25 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../support/step_answers.rs"]
+mod answers;
 mod bad;
 mod conformance;
 mod ledger;
 mod life;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::plugin::{PluginSettings, PluginStep, Plugins};
-use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log};
+use lidless_drivers::step::{Call, Host, Log};
 use serde_json::{Value, json};
 
-/// Far beyond what any answer takes here.
-const PLENTY: Duration = Duration::from_secs(60);
+use answers::{PLENTY, count, eventually, shown, shown_found};
 
 /// The rest of every plugin here: how it reads, and how it describes itself.
 const PRELUDE: &str = r#"
@@ -155,56 +154,5 @@ impl Host for Kept {
             self.handles.lock().unwrap().push(handle.clone());
             Ok(())
         })
-    }
-}
-
-/// Shows an answer: "applied {output} by handle", "transient: error".
-fn shown(answer: &Answer) -> String {
-    match answer {
-        Answer::Applied { output, amounts, handle } => {
-            let amounts: Vec<String> = amounts.iter().map(|a| format!(" {}{:+}", a.asset, a.minor)).collect();
-            let handle = handle.as_ref().map(|handle| format!(" by {handle}"));
-            format!("applied {output}{}{}", amounts.concat(), handle.unwrap_or_default())
-        }
-        Answer::Failed { error, class } => {
-            let class = match class {
-                FailureClass::Transient => "transient",
-                FailureClass::Permanent => "permanent",
-                FailureClass::Unknown => "unknown",
-            };
-            format!("{class}: {error}")
-        }
-    }
-}
-
-fn shown_found(found: &Found) -> String {
-    match found {
-        Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
-        Found::NotApplied { evidence } => format!("not applied: {evidence}"),
-        Found::Failed { error, .. } => format!("failed: {error}"),
-        Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
-        Found::StillUnknown { reason, retry_after: Some(after) } => {
-            format!("unknown for {after:?}: {reason}")
-        }
-    }
-}
-
-/// Counts the processes with this text among their arguments. A zombie has no arguments.
-fn count(marker: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let has = |path: PathBuf| {
-        fs::read(path.join("cmdline"))
-            .is_ok_and(|line| line.windows(marker.len()).any(|window| window == marker.as_bytes()))
-    };
-    processes.filter(|process| has(process.path())).count()
-}
-
-/// Waits until something holds.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PLENTY;
-    while !holds() {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        // tidy-allow: between two looks at a condition
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

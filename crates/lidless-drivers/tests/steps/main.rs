@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../support/step_answers.rs"]
+mod answers;
 mod confirm;
 mod http;
 mod http_confirm;
@@ -10,19 +12,16 @@ mod perform;
 mod server;
 mod talk;
 
-use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use lidless_drivers::check::BoxFuture;
 use lidless_drivers::child::CommandSpec;
 use lidless_drivers::step::exec::{ExecStep, ExecStepSettings};
-use lidless_drivers::step::{Answer, Call, FailureClass, Found, Host, Log, Step};
+use lidless_drivers::step::{Call, Host, Log, Step};
 use serde_json::json;
 
-/// Far beyond what any answer takes here.
-const PLENTY: Duration = Duration::from_secs(60);
+use answers::{PLENTY, count, eventually, shown, shown_found};
 
 fn sh(script: &str) -> CommandSpec {
     CommandSpec { argv: ["sh", "-c", script].map(str::to_owned).into(), ..CommandSpec::default() }
@@ -84,37 +83,6 @@ impl Host for Kept {
     }
 }
 
-/// Shows an answer: "applied {output}", "transient: error".
-fn shown(answer: &Answer) -> String {
-    match answer {
-        Answer::Applied { output, amounts, handle } => {
-            let amounts: Vec<String> = amounts.iter().map(|a| format!(" {}{:+}", a.asset, a.minor)).collect();
-            let handle = handle.as_ref().map(|handle| format!(" by {handle}"));
-            format!("applied {output}{}{}", amounts.concat(), handle.unwrap_or_default())
-        }
-        Answer::Failed { error, class } => {
-            let class = match class {
-                FailureClass::Transient => "transient",
-                FailureClass::Permanent => "permanent",
-                FailureClass::Unknown => "unknown",
-            };
-            format!("{class}: {error}")
-        }
-    }
-}
-
-fn shown_found(found: &Found) -> String {
-    match found {
-        Found::Applied { output, evidence } => format!("applied {output}: {evidence}"),
-        Found::NotApplied { evidence } => format!("not applied: {evidence}"),
-        Found::Failed { error, for_good } => format!("failed, for good {for_good}: {error}"),
-        Found::StillUnknown { reason, retry_after: None } => format!("unknown: {reason}"),
-        Found::StillUnknown { reason, retry_after: Some(after) } => {
-            format!("unknown for {after:?}: {reason}")
-        }
-    }
-}
-
 async fn perform(command: CommandSpec, strict: bool) -> String {
     shown(&step(command, strict).perform(&call(), PLENTY, &Kept::default()).await)
 }
@@ -122,24 +90,4 @@ async fn perform(command: CommandSpec, strict: bool) -> String {
 /// Performs a shell script as a step that may be repeated, and as one that must not be.
 async fn both(script: &str) -> [String; 2] {
     [perform(sh(script), false).await, perform(sh(script), true).await]
-}
-
-/// Counts the processes with this text among their arguments. A zombie has no arguments.
-fn count(marker: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let has = |path: std::path::PathBuf| {
-        fs::read(path.join("cmdline"))
-            .is_ok_and(|line| line.windows(marker.len()).any(|window| window == marker.as_bytes()))
-    };
-    processes.filter(|process| has(process.path())).count()
-}
-
-/// Waits until something holds.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PLENTY;
-    while !holds() {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        // tidy-allow: between two looks at a condition
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -59,7 +59,7 @@ impl Composed {
         let unfinished: Vec<RunId> = recovered.engine.state().runs.keys().copied().collect();
         let spec = Spec { site: name.clone(), pipelines: vec![spec], ..Spec::default() };
         let drivers = Drivers::of_code(pipeline.code(), words);
-        let options = Options { spec: Arc::new(spec), drivers, recovered, journal };
+        let options = Options { spec: Arc::new(spec), drivers, recovered, journal, orders_only: false };
         let (mut daemon, handle) = Daemon::new(options).map_err(PipelineError::Thread)?;
         let mut ends = Vec::new();
         for run in unfinished {

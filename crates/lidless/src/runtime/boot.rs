@@ -50,6 +50,22 @@ pub enum BootError {
 ///
 /// Must be called within a tokio runtime.
 pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Result<Booted, BootError> {
+    put_together(resolved, journal, state_dir, false)
+}
+
+/// Puts a daemon together in which nothing begins but what a person orders.
+///
+/// Must be called within a tokio runtime.
+pub fn boot_for_orders(resolved: &Resolved, store: &Path, state_dir: &Path) -> Result<Booted, BootError> {
+    put_together(resolved, Some(store), state_dir, true)
+}
+
+fn put_together(
+    resolved: &Resolved,
+    journal: Option<&Path>,
+    state_dir: &Path,
+    orders_only: bool,
+) -> Result<Booted, BootError> {
     let seed = u64::from(std::process::id());
     let journal_path = journal;
     let (recovered, journal) = match journal {
@@ -81,7 +97,7 @@ pub fn boot(resolved: &Resolved, journal: Option<&Path>, state_dir: &Path) -> Re
         drivers.orphans = slots::orphans(resolved, state_dir, &managed);
     }
     let spec = Arc::new(resolved.spec.clone());
-    let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal })?;
+    let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal, orders_only })?;
     Ok(Booted { daemon, handle, managed, replayed })
 }
 
@@ -94,6 +110,7 @@ pub fn boot_once(resolved: &Resolved, state_dir: &Path) -> Result<Booted, BootEr
     let drivers = drivers::build(resolved, state_dir, &recovered.clock)?.judged_by_checks();
     let managed = drivers.managed();
     let spec = Arc::new(resolved.spec.clone());
-    let (daemon, handle) = Daemon::new(Options { spec, drivers, recovered, journal: None })?;
+    let (daemon, handle) =
+        Daemon::new(Options { spec, drivers, recovered, journal: None, orders_only: false })?;
     Ok(Booted { daemon, handle, managed, replayed: 0 })
 }

@@ -91,13 +91,6 @@ impl Daemon {
         }
     }
 
-    /// Begins no run by the calendar: its moments are for the next lidless.
-    #[must_use]
-    pub fn without_calendar(mut self) -> Daemon {
-        self.calendar = None;
-        self
-    }
-
     /// Gives the orders, and looks on.
     pub(super) fn fire(&mut self, looked: Looked) {
         self.calendar = Some(looked.calendar);

@@ -58,9 +58,9 @@ pub struct Daemon {
     pub(super) snapshot_at: Seq,
     pub(super) snapshot_every: u64,
     pub(super) tasks: JoinSet<Done>,
-    pub(super) acting: BTreeSet<(RunId, u32)>,
+    pub(super) acting: BTreeSet<Attempt>,
     /// By which attempts at steps are told that nobody wants them any more.
-    pub(super) interrupts: BTreeMap<(RunId, u32), CancellationToken>,
+    pub(super) interrupts: BTreeMap<Attempt, CancellationToken>,
     /// What steps call that may have left something behind to be let go once what became of them is durable.
     pub(super) kept: BTreeMap<(RunId, u32), (Arc<dyn Step>, Call)>,
     pub(super) messages: mpsc::WeakSender<Message>,
@@ -97,7 +97,7 @@ impl Daemon {
     ///
     /// Fails where the system allows no further thread.
     pub fn new(options: Options) -> std::io::Result<(Daemon, Handle)> {
-        let Options { spec, drivers, recovered, journal } = options;
+        let Options { spec, drivers, recovered, journal, orders_only } = options;
         let (messages, inbox) = mpsc::channel(256);
         let (feed, _) = broadcast::channel(4096);
         let news = Arc::new((Mutex::new(WriterNews::default()), Notify::new()));
@@ -148,11 +148,14 @@ impl Daemon {
             probes: 0,
             draining: false,
             launches: Vec::new(),
-            calendar: Some(Calendar::default()),
+            calendar: (!orders_only).then(Calendar::default),
         };
         let started =
             Input::Started { boot: daemon.clock.boot(), version: env!("CARGO_PKG_VERSION").to_owned() };
         daemon.turn(started);
+        if orders_only {
+            daemon.turn(Input::OrdersOnly);
+        }
         daemon.turn(Input::ConfigLoaded(spec));
         Ok((daemon, Handle { messages, feed }))
     }
@@ -276,9 +279,10 @@ impl Daemon {
             }
             Ok(Done::Delivered { notice, taken, result }) => self.delivered(notice, taken, result),
             Ok(Done::Input(input)) => {
-                if let Input::Performed { run, step, .. } = &input {
-                    self.acting.remove(&(*run, *step));
-                    self.interrupts.remove(&(*run, *step));
+                if let Input::Performed { run, step, attempt, .. } = &input {
+                    let of = Attempt { run: *run, step: *step, attempt: *attempt };
+                    self.acting.remove(&of);
+                    self.interrupts.remove(&of);
                 }
                 self.turn(input);
             }
@@ -366,7 +370,7 @@ impl Daemon {
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
-        let cut = self.acting.iter().filter_map(|(run, step)| {
+        let cut = self.acting.iter().filter_map(|Attempt { run, step, .. }| {
             let run = self.engine.state().runs.get(run)?;
             let service = run.purpose.service().map(|service| self.name(service));
             let of = service.or(run.purpose.pipeline()).unwrap_or_default();

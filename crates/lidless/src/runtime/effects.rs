@@ -75,7 +75,7 @@ pub(super) async fn changed(check: Arc<dyn Check>, id: CheckId) -> Done {
 }
 
 /// Which attempt an act belongs to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Attempt {
     pub(super) run: RunId,
     pub(super) step: u32,

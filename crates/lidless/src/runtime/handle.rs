@@ -32,6 +32,8 @@ pub struct Options {
     pub recovered: Recovered,
     /// Where to write; none keeps nothing.
     pub journal: Option<Box<dyn Journal>>,
+    /// Nothing begins but what a person orders: checks are asked, and nobody is healed, started or triggered.
+    pub orders_only: bool,
 }
 
 /// What is left once nothing is under way any more. The journal is still ours: no other lidless can begin meanwhile.

@@ -27,7 +27,7 @@ pub mod status;
 mod steps;
 pub mod systemd_notify;
 
-pub use boot::{BootError, Booted, boot, boot_once};
+pub use boot::{BootError, Booted, boot, boot_for_orders, boot_once};
 pub use clock::Clock;
 pub use dispatcher::Daemon;
 pub use drivers::{DriverError, Drivers, build as build_drivers};

@@ -167,7 +167,7 @@ impl Daemon {
             }
             Effect::Perform { run, step, attempt, name, call, deadline } => {
                 let of = Attempt { run, step, attempt };
-                self.acting.insert((run, step));
+                self.acting.insert(of);
                 match call {
                     StepCall::Act { service, action } => match self.drivers.actuator(self.name(service)) {
                         Some(actuator) => {
@@ -182,7 +182,7 @@ impl Daemon {
                             Ok(calling) => {
                                 self.keep(of, &calling);
                                 let interrupt = CancellationToken::new();
-                                self.interrupts.insert((run, step), interrupt.clone());
+                                self.interrupts.insert(of, interrupt.clone());
                                 self.tasks.spawn(effects::step(calling, of, timeout, interrupt));
                             }
                             Err(reason) => {
@@ -229,8 +229,8 @@ impl Daemon {
                 };
                 self.tasks.spawn(std::future::ready(Done::Input(Input::Weighed { run, step, holds })));
             }
-            Effect::Interrupt { run, step, .. } => {
-                if let Some(interrupt) = self.interrupts.get(&(run, step)) {
+            Effect::Interrupt { run, step, attempt } => {
+                if let Some(interrupt) = self.interrupts.get(&Attempt { run, step, attempt }) {
                     interrupt.cancel();
                 }
             }

@@ -172,11 +172,10 @@ pub(super) fn call(run: &Run, spec: &StepSpec, of: Attempt, outputs: Arc<Value>)
 
 /// How long it was given, whatever is left of it.
 fn allotted(run: &Run, spec: &StepSpec, step: u32) -> Option<std::time::Duration> {
-    match run.phase(step) {
-        Phase::InFlight { intent_at, deadline } => Some(deadline.saturating_sub(intent_at.monotonic)),
-        Phase::InDoubt { .. } => Some(spec.timeout),
-        _ => None,
+    if let Phase::InFlight { intent_at, deadline } = run.phase(step) {
+        return Some(deadline.saturating_sub(intent_at.monotonic));
     }
+    matches!(run.phase(step), Phase::InDoubt { .. }).then_some(spec.timeout)
 }
 
 /// What a step put out is JSON; what the engine itself has to say is a text.

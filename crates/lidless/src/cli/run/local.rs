@@ -11,7 +11,6 @@ use lidless_core::health::Health;
 use lidless_core::id::RunId;
 use lidless_core::pipeline::plan::StepCall;
 use lidless_core::pipeline::run::{Phase, Run};
-use lidless_core::trigger::Trigger;
 use lidless_drivers::step::exact;
 use lidless_store::JournalError;
 use serde_json::Value;
@@ -36,8 +35,6 @@ use crate::words::Told;
 const CHECKS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at them.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Nobody waits so long.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Runs it here.
 pub(super) fn run(args: &RunArgs, globals: &Globals) -> Exit {
@@ -47,36 +44,16 @@ pub(super) fn run(args: &RunArgs, globals: &Globals) -> Exit {
     };
     globals.config_warnings(&loaded.warnings);
     globals.init_log_quiet();
-    let resolved = only_run(loaded.resolved);
     match tokio_runtime(1) {
-        Ok(tokio) => to_end(tokio, local(args, globals, &resolved)),
+        Ok(tokio) => to_end(tokio, local(args, globals, &loaded.resolved)),
         Err(err) => globals.fail(Exit::TryAgain, &format!("cannot start threads: {err}"), None),
     }
-}
-
-/// Checks stay, for `require`. Nothing is healed, brought up, or begun by anything but a person.
-fn only_run(mut resolved: Resolved) -> Resolved {
-    for service in &mut resolved.spec.services {
-        (service.heal, service.managed) = (None, false);
-    }
-    for pipeline in &mut resolved.spec.pipelines {
-        pipeline.triggers.retain_mut(|trigger| match trigger {
-            // The journal remembers how far these have come, for as long as they are there.
-            Trigger::Every { every } => {
-                *every = NEVER;
-                true
-            }
-            Trigger::Cron { .. } => true,
-            Trigger::Incident { .. } | Trigger::Run { .. } => false,
-        });
-    }
-    resolved
 }
 
 async fn local(args: &RunArgs, globals: &Globals, resolved: &Resolved) -> Exit {
     let store = &resolved.store_path;
     let state_dir = store.parent().unwrap_or(Path::new(".")).to_owned();
-    let Booted { daemon, handle, .. } = match runtime::boot(resolved, Some(store), &state_dir) {
+    let Booted { daemon, handle, .. } = match runtime::boot_for_orders(resolved, store, &state_dir) {
         Ok(booted) => booted,
         Err(BootError::Journal(err @ JournalError::Locked { .. })) => {
             let hint = format!("let it do it: lidless run {}, without --local", args.pipeline);
@@ -85,7 +62,7 @@ async fn local(args: &RunArgs, globals: &Globals, resolved: &Resolved) -> Exit {
         Err(err) => return boot_failed(globals, &err),
     };
     let stop = CancellationToken::new();
-    let running = tokio::spawn(daemon.without_calendar().run(stop.clone()));
+    let running = tokio::spawn(daemon.run(stop.clone()));
     let (run, signal) = (Cell::new(None), Cell::new(None));
     let work = Local { args, globals, resolved, handle: &handle, run: &run };
     let ended = tokio::select! {
